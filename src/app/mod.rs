@@ -1,0 +1,276 @@
+//! F5. The composition root: builds each long-lived thing once, starts the router and the jobs, shuts
+//! down. Nothing else in the house knows how the parts are put together.
+
+mod lock;
+mod master_key;
+mod serve;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use tokio::sync::mpsc;
+
+use crate::base::time::length;
+use crate::base::{Clock, Error, Result};
+use crate::catalog::{Catalog, Directory};
+use crate::config::{self, Config};
+use crate::crypto::{HashParameters, KeyStock, MacKey, MasterKey, PasswordHasher, TokenBox};
+use crate::features::api_key::http::{Authenticator, OperatorKeys};
+use crate::features::audit::http::OperatorLog;
+use crate::features::{
+    DeploymentState, Services, SignUpRules, TenantState, TokenLifetimes, application, organization, provisioning,
+    signing_key,
+};
+use crate::jobs::{self, Jobs};
+use crate::keyring::Keyring;
+use crate::outbound::{Encryption, Mailbox, Mailer, SmtpServer};
+use crate::router::{self, Front, Trust, Watch};
+use crate::tenants::{Limits as FileLimits, Tenants};
+use crate::web::limits::{Limit, Limits, Table};
+use crate::web::{Address, Addressing};
+
+pub use lock::Lock;
+
+/// A deployment that has been put together on a data directory that is ours alone.
+pub struct App {
+    config: Config,
+    front: Front,
+    watch: Watch,
+    state: DeploymentState,
+    /// Held until the end; the last thing to go.
+    _lock: Lock,
+}
+
+impl App {
+    /// Takes the data directory, opens catalog and keyring, clears up after a crash, starts the jobs.
+    pub async fn start(config: Config, clock: Clock) -> Result<Self> {
+        let directory = config.server.data_dir.clone();
+        prepare_directory(&directory)?;
+        let lock = Lock::take(&directory)?;
+        let master = master_key::load(&config)?;
+        let (state, calls) = tokio::task::block_in_place(|| build(&config, &master, clock))?.await?;
+        for application in state.catalog.read(|db| application::all(db)).await? {
+            state.tenant.applications.put(application);
+        }
+        provisioning::recover(&state).await?;
+        jobs::start(
+            Jobs {
+                state: state.tenant.clone(),
+                directory: state.directory.clone(),
+                tenants: state.tenants.clone(),
+                mailer: Arc::clone(&state.mailer),
+            },
+            calls,
+        );
+        let (front, watch) = front(&config, &state);
+        Ok(Self { config, front, watch, state, _lock: lock })
+    }
+
+    /// The public service, as one would mount it.
+    #[must_use]
+    pub fn service(&self) -> Router {
+        router::public(self.front.clone(), self.watch.clone(), self.config.server.max_body_bytes)
+    }
+
+    /// The API for whoever has access to the data directory.
+    #[must_use]
+    pub fn control(&self) -> Router {
+        router::control(self.front.clone(), self.watch.clone(), self.config.server.max_body_bytes)
+    }
+
+    /// Serves until the process is told to stop, then drains and closes.
+    pub async fn serve(self) -> Result<()> {
+        let served = serve::until_stopped(&self).await;
+        self.stop().await;
+        served
+    }
+
+    /// Folds every file's WAL back and lets the directory go.
+    pub async fn stop(self) {
+        tokio::task::block_in_place(|| {
+            self.state.tenants.close_all();
+            self.state.catalog.settle();
+        });
+    }
+
+    /// Every path that is mounted: organization, deployment, API. For the test that walks them all.
+    #[must_use]
+    pub fn paths(&self) -> [Vec<String>; 3] {
+        self.front.paths()
+    }
+
+    /// Whether a running process owns the directory.
+    #[must_use]
+    pub fn is_owned(data_dir: &Path) -> bool {
+        Lock::is_taken(data_dir)
+    }
+
+    #[must_use]
+    pub const fn state(&self) -> &DeploymentState {
+        &self.state
+    }
+}
+
+/// 0700: what is in it is nobody else's business.
+fn prepare_directory(directory: &Path) -> Result<()> {
+    let made = fs::create_dir_all(directory)
+        .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o700)));
+    made.map_err(|error| Error::internal(format!("cannot prepare the data directory {}", directory.display())).source(error))
+}
+
+type Built = std::pin::Pin<Box<dyn Future<Output = Result<(DeploymentState, jobs::Calls)>> + Send>>;
+
+fn build(config: &Config, master: &MasterKey, clock: Clock) -> Result<Built> {
+    let directory = config.server.data_dir.clone();
+    let keyring = Keyring::open(&directory, master.clone(), clock.clone())?;
+    let config = config.clone();
+    Ok(Box::pin(async move {
+        let key = keyring.deployment().await?;
+        let catalog = Catalog::open(&directory, &key, clock.clone())?;
+        let routes = Directory::new(catalog.clone());
+        let (attention, calls) = mpsc::unbounded_channel();
+        let limits = file_limits(&config);
+        let tenants = Tenants::new(&directory.join("orgs"), keyring, limits, clock.clone(), move |tenant| {
+            // At shutdown nobody listens any more, and nothing is lost: the next open calls again.
+            let _ = attention.send(tenant.clone());
+        })?;
+        let parameters = HashParameters {
+            memory_kib: config.password.memory_kib,
+            iterations: config.password.iterations,
+            parallelism: config.password.parallelism,
+        };
+        let mailer = Arc::new(mailer(&config, &clock)?);
+        let address = address(&config)?;
+        let services = Services {
+            address,
+            hasher: PasswordHasher::new(parameters, workers(&config), config.password.queue)?,
+            hash_parameters: parameters,
+            key_stock: KeyStock::start(2)?,
+            applications: application::Book::default(),
+            deployment_keys: signing_key::DeploymentKeys::new(catalog.clone()),
+            operator_log: OperatorLog::new(catalog.clone()),
+            operator_keys: OperatorKeys::new(catalog.clone()),
+            boxes: TokenBox::new(key.derive("browser state")),
+            mac: MacKey::new(key.derive("mac")),
+            limits: rate_limits(&config.rate_limits),
+            policy: policy(&config),
+            tokens: TokenLifetimes {
+                access_token: length::seconds(config.tokens.access_token_seconds),
+                authorization_code: length::seconds(config.tokens.authorization_code_seconds),
+                id_token: length::seconds(config.tokens.id_token_seconds),
+                authorization_request: length::seconds(config.tokens.authorization_request_seconds),
+            },
+            local_mailbox: config.serves_mailbox(),
+            clock,
+        };
+        let state = DeploymentState {
+            tenant: TenantState::new(services),
+            catalog,
+            directory: routes,
+            tenants,
+            sign_up: SignUpRules {
+                open: config.organizations.sign_up == config::SignUp::Open,
+                max_per_email: config.organizations.max_per_email,
+            },
+            mailer,
+        };
+        Ok((state, calls))
+    }))
+}
+
+fn front(config: &Config, state: &DeploymentState) -> (Front, Watch) {
+    let authenticator = Authenticator { operators: state.tenant.operator_keys.clone() };
+    let (api, document) = router::api(state, authenticator);
+    let tenant = router::tenant(&state.tenant);
+    let deployment = router::deployment(state, document);
+    let trust = Trust { header: config.server.organization_header, proxies: config.server.trusted_proxies.clone() };
+    let front = Front::new(
+        state.tenant.address.clone(),
+        state.directory.clone(),
+        state.tenants.clone(),
+        trust,
+        [tenant, deployment, api],
+    );
+    let watch = Watch::new(
+        config.server.max_concurrent_requests,
+        length::seconds(config.server.request_timeout_seconds),
+        &config.server.trusted_proxies,
+        state.tenant.address.is_secure(),
+    );
+    (front, watch)
+}
+
+fn address(config: &Config) -> Result<Address> {
+    let addressing = match config.server.addressing {
+        config::Addressing::Subdomain => Addressing::Subdomain,
+        config::Addressing::Path => Addressing::Path,
+    };
+    let address = Address::new(&config.server.public_url, addressing);
+    address.ok_or_else(|| Error::internal("the public URL has no usable host"))
+}
+
+fn file_limits(config: &Config) -> FileLimits {
+    FileLimits {
+        open: config.files.max_open,
+        bytes: config.files.max_bytes_mib << 20,
+        descriptors: serve::descriptors().saturating_sub(config.files.reserve_descriptors).max(64),
+        opening: config.files.open_concurrency,
+        readers: config.files.readers,
+    }
+}
+
+fn workers(config: &Config) -> usize {
+    match config.password.workers {
+        0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+        workers => workers,
+    }
+}
+
+fn policy(config: &Config) -> organization::PolicyDefaults {
+    organization::PolicyDefaults {
+        session_idle: length::seconds(config.sessions.idle_seconds),
+        session_absolute: length::seconds(config.sessions.absolute_seconds),
+        session_absolute_max: length::seconds(config.sessions.max_absolute_seconds),
+        lockout_attempts: config.lockout.attempts,
+        lockout: length::seconds(config.lockout.seconds),
+    }
+}
+
+fn rate_limits(config: &config::RateLimits) -> Limits {
+    let minute = Duration::from_secs(60);
+    let hour = length::hours(1);
+    Limits::new(Table {
+        sign_in: Limit::new(config.sign_in_per_minute, minute),
+        code: Limit::new(config.code_per_minute, minute),
+        recovery: Limit::new(config.recovery_per_hour, hour),
+        sign_up: Limit::new(config.sign_up_per_hour, hour),
+        token: Limit::new(config.token_per_minute, minute),
+        api: Limit::new(config.api_per_minute, minute),
+        mailbox: Limit::new(config.mail_per_hour, hour),
+    })
+}
+
+fn mailer(config: &Config, clock: &Clock) -> Result<Mailer> {
+    match config.mail.transport {
+        config::MailTransport::Mailbox => Ok(Mailer::Mailbox(Mailbox::new(&config.server.data_dir, clock.clone()))),
+        config::MailTransport::Smtp => Mailer::smtp(
+            &SmtpServer {
+                host: config.mail.smtp_host.clone(),
+                port: config.mail.smtp_port,
+                encryption: match config.mail.smtp_tls {
+                    config::SmtpTls::Starttls => Encryption::Starttls,
+                    config::SmtpTls::Tls => Encryption::Tls,
+                    config::SmtpTls::None => Encryption::None,
+                },
+                credentials: (!config.mail.smtp_username.is_empty())
+                    .then(|| (config.mail.smtp_username.clone(), config.mail.smtp_password.clone())),
+                from: config.mail.from.clone(),
+            },
+            clock.clone(),
+        ),
+    }
+}

@@ -1,0 +1,141 @@
+//! Every error code of the product, in one place. A code is a promise: it is never renamed.
+
+/// What sort of refusal it is; the edge turns it into a status.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The request cannot be understood (400).
+    Malformed,
+    /// Nobody known is asking (401).
+    Unauthenticated,
+    /// Known, but not allowed (403).
+    Forbidden,
+    /// Nothing here that the caller may know of (404).
+    NotFound,
+    /// Understood, but this address does not take that method (405).
+    MethodNotAllowed,
+    /// It took too long to arrive (408).
+    Timeout,
+    /// It contradicts what is there (409).
+    Conflict,
+    /// Larger than allowed (413).
+    TooLarge,
+    /// A body of a type that is not taken here (415).
+    UnsupportedType,
+    /// Understood, but a value is not acceptable (422).
+    Invalid,
+    /// Too often (429).
+    TooMany,
+    /// A fault of ours (500).
+    Internal,
+    /// Not now (503).
+    Unavailable,
+}
+
+impl Kind {
+    /// The HTTP status that this kind is answered with (RFC 9110 section 15).
+    #[must_use]
+    pub const fn status(self) -> u16 {
+        match self {
+            Self::Malformed => 400,
+            Self::Unauthenticated => 401,
+            Self::Forbidden => 403,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::Timeout => 408,
+            Self::Conflict => 409,
+            Self::TooLarge => 413,
+            Self::UnsupportedType => 415,
+            Self::Invalid => 422,
+            Self::TooMany => 429,
+            Self::Internal => 500,
+            Self::Unavailable => 503,
+        }
+    }
+}
+
+/// A stable code with what it means.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Code {
+    pub name: &'static str,
+    pub kind: Kind,
+    /// One sentence for people; the default `detail`.
+    pub summary: &'static str,
+}
+
+macro_rules! codes {
+    ($($constant:ident $kind:ident $name:literal $summary:literal;)*) => {
+        $(pub static $constant: Code = Code { name: $name, kind: Kind::$kind, summary: $summary };)*
+
+        /// All of them, for the documentation.
+        pub static ALL: &[&Code] = &[$(&$constant),*];
+    };
+}
+
+codes! {
+    // the request itself
+    MALFORMED_REQUEST Malformed "malformed_request" "The request could not be understood.";
+    MALFORMED_BODY Malformed "malformed_body" "The body could not be read as what this address takes.";
+    MALFORMED_HOST Malformed "malformed_host" "The request names no usable host.";
+    ORGANIZATION_CONFLICT Malformed "organization_conflict" "The request names two different organizations.";
+    UNSUPPORTED_MEDIA_TYPE UnsupportedType "unsupported_media_type" "This address does not take a body of that type.";
+    BODY_TOO_LARGE TooLarge "body_too_large" "The body is larger than this server accepts.";
+    REQUEST_TIMEOUT Timeout "request_timeout" "The request took too long.";
+    METHOD_NOT_ALLOWED MethodNotAllowed "method_not_allowed" "This address does not take that method.";
+    NOT_FOUND NotFound "not_found" "There is nothing at this address.";
+    VALIDATION_FAILED Invalid "validation_failed" "Some values are not acceptable.";
+    INVALID_CURSOR Malformed "invalid_cursor" "The cursor is not one that this list gave out.";
+    IDEMPOTENCY_KEY_REUSED Invalid "idempotency_key_reused" "This Idempotency-Key was used with a different request.";
+    IDEMPOTENCY_KEY_IN_USE Conflict "idempotency_key_in_use" "A request with this Idempotency-Key is still running.";
+    RATE_LIMITED TooMany "rate_limited" "Too many requests. Wait a moment, then try again.";
+    OVERLOADED Unavailable "overloaded" "The server has too much to do. Try again in a moment.";
+    INTERNAL Internal "internal_error" "Something went wrong on our side. It has been recorded.";
+
+    // who is asking
+    UNAUTHENTICATED Unauthenticated "unauthenticated" "A valid credential is needed.";
+    FORBIDDEN Forbidden "forbidden" "The credential does not allow this.";
+    CSRF_FAILED Forbidden "csrf_failed" "This form has expired. Load the page again, then send it once more.";
+
+    // organizations and their files
+    ORGANIZATION_NOT_FOUND NotFound "organization_not_found" "There is no such organization.";
+    ORGANIZATION_SUSPENDED Forbidden "organization_suspended" "This organization is suspended.";
+    ORGANIZATION_UNAVAILABLE Unavailable "organization_unavailable" "This organization is not available at the moment.";
+    ORGANIZATION_BUSY Unavailable "organization_busy" "This organization is busy. Try again in a moment.";
+    SLUG_TAKEN Conflict "slug_taken" "Another organization has this slug.";
+    EXTERNAL_ID_TAKEN Conflict "external_id_taken" "Another organization has this external id.";
+    HOST_TAKEN Conflict "host_taken" "This host belongs to another organization.";
+    ORGANIZATION_LIMIT_REACHED Forbidden "organization_limit_reached" "No further organization can be created with this address.";
+
+    // members
+    MEMBER_NOT_FOUND NotFound "member_not_found" "There is no such member.";
+    EMAIL_TAKEN Conflict "email_taken" "Another member of this organization has this e-mail address.";
+    LAST_OWNER Conflict "last_owner" "An organization needs at least one active owner.";
+    MEMBER_PENDING Conflict "member_pending" "The member is pending: only accepting or deleting is possible.";
+    PASSWORD_TOO_WEAK Invalid "password_too_weak" "This password is too easy to guess.";
+
+    // signing in
+    SIGN_IN_FAILED Unauthenticated "sign_in_failed" "That e-mail and password don't match.";
+    CODE_INCORRECT Invalid "code_incorrect" "That code is not right, or it has expired.";
+    SIGN_UP_CLOSED Forbidden "sign_up_closed" "New organizations are created by the operator here.";
+    SIGN_UP_EXPIRED Forbidden "sign_up_expired" "This sign-up has expired. Start again with your e-mail address.";
+    SESSION_NOT_FOUND NotFound "session_not_found" "There is no such session.";
+
+    // applications and OAuth
+    APPLICATION_NOT_FOUND NotFound "application_not_found" "There is no such application.";
+    REDIRECT_URI_MISMATCH Malformed "redirect_uri_mismatch" "The redirect address is not registered for this application.";
+    AUTHORIZATION_REQUEST_INVALID Malformed "authorization_request_invalid" "The app sent a sign-in request that cannot be used.";
+    SIGNING_KEY_NOT_FOUND NotFound "signing_key_not_found" "There is no such signing key.";
+    API_KEY_NOT_FOUND NotFound "api_key_not_found" "There is no such API key.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ALL;
+
+    #[test]
+    fn names_are_unique_and_summaries_are_sentences() {
+        for (at, code) in ALL.iter().enumerate() {
+            assert!(ALL[at + 1..].iter().all(|other| other.name != code.name), "{}", code.name);
+            assert!(code.summary.ends_with('.'), "{}", code.name);
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! One error for the whole house, without HTTP in it.
+//!
+//! What the client may read (`code`, `detail`, `fields`) and what only the log may hold (`internal`,
+//! `source`) are different fields, so that a cause can be kept without being shown.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+pub use super::codes::{Code, Kind};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// A refusal or a failure.
+pub struct Error(Box<Inner>);
+
+struct Inner {
+    code: &'static Code,
+    detail: Cow<'static, str>,
+    fields: Vec<FieldError>,
+    retry_after: Option<Duration>,
+    internal: Option<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// What is wrong with one field of a request.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct FieldError {
+    /// The path of the field: `slug`, `redirect_uris[1]`.
+    pub field: Cow<'static, str>,
+    /// A stable word: `required`, `invalid`, `taken`, `too_long`, `too_weak`, ...
+    pub code: &'static str,
+    /// For people.
+    pub message: Cow<'static, str>,
+}
+
+impl Error {
+    #[must_use]
+    pub fn new(code: &'static Code) -> Self {
+        Self(Box::new(Inner {
+            code,
+            detail: Cow::Borrowed(code.summary),
+            fields: Vec::new(),
+            retry_after: None,
+            internal: None,
+            source: None,
+        }))
+    }
+
+    /// A fault of ours: the client learns nothing but that.
+    #[must_use]
+    pub fn internal(what: impl Into<String>) -> Self {
+        let mut error = Self::new(&super::codes::INTERNAL);
+        error.0.internal = Some(what.into());
+        error
+    }
+
+    /// Replaces the text that the client reads.
+    #[must_use]
+    pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
+        self.0.detail = detail.into();
+        self
+    }
+
+    #[must_use]
+    pub fn field(
+        mut self,
+        field: impl Into<Cow<'static, str>>,
+        code: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        self.0.fields.push(FieldError { field: field.into(), code, message: message.into() });
+        self
+    }
+
+    #[must_use]
+    pub fn with_fields(mut self, fields: Vec<FieldError>) -> Self {
+        self.0.fields = fields;
+        self
+    }
+
+    #[must_use]
+    pub fn retry_after(mut self, after: Duration) -> Self {
+        self.0.retry_after = Some(after);
+        self
+    }
+
+    /// Adds what only the log may hold.
+    #[must_use]
+    pub fn because(mut self, internal: impl Into<String>) -> Self {
+        self.0.internal = Some(internal.into());
+        self
+    }
+
+    #[must_use]
+    pub fn source(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    #[must_use]
+    pub fn code(&self) -> &'static Code {
+        self.0.code
+    }
+
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.0.code.kind
+    }
+
+    #[must_use]
+    pub fn is(&self, code: &Code) -> bool {
+        self.0.code.name == code.name
+    }
+
+    #[must_use]
+    pub fn public_detail(&self) -> &str {
+        &self.0.detail
+    }
+
+    #[must_use]
+    pub fn fields(&self) -> &[FieldError] {
+        &self.0.fields
+    }
+
+    #[must_use]
+    pub fn retry(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// For the log: the cause in full.
+    #[must_use]
+    pub fn cause(&self) -> Option<String> {
+        match (&self.0.internal, &self.0.source) {
+            (None, None) => None,
+            (Some(internal), None) => Some(internal.clone()),
+            (None, Some(source)) => Some(source.to_string()),
+            (Some(internal), Some(source)) => Some(format!("{internal}: {source}")),
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.0.code.name, self.0.detail)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")?;
+        self.cause().map_or(Ok(()), |cause| write!(f, " ({cause})"))
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|source| source as _)
+    }
+}

@@ -1,0 +1,31 @@
+//! F0, the ground floor: pure values without I/O and without a framework.
+//!
+//! Everything here can be made, compared and printed in a test with no set-up. It owns the shapes of
+//! identifiers, credentials, addresses, time, pages and errors; it knows neither HTTP nor SQL.
+
+pub mod codes;
+pub mod credential;
+pub mod crockford;
+pub mod email;
+pub mod error;
+pub mod host;
+pub mod id;
+pub mod page;
+pub mod scope;
+pub mod secret;
+pub mod slug;
+pub mod time;
+
+pub use credential::{Credential, CredentialKind};
+pub use email::Email;
+pub use error::{Error, Kind, Result};
+pub use host::HostName;
+pub use id::{
+    ApiKeyId, ApplicationId, AuditEventId, Id, IdKind, GrantId, MemberId, OrganizationId, OutboxId, SessionId,
+    SignUpId, SigningKeyId,
+};
+pub use page::{Page, PageRequest};
+pub use scope::Scope;
+pub use secret::Secret;
+pub use slug::{ExternalId, Slug};
+pub use time::{Clock, Timestamp};

@@ -1,0 +1,160 @@
+//! Routing in memory: from a name to a [`TenantRoute`], with the catalog's file behind it.
+//!
+//! Nothing is loaded at start, so start-up does not grow with the number of organizations. A name that
+//! leads nowhere is remembered for a few seconds, in a bounded table, so that guessing costs us little;
+//! no file is ever opened for a name that came from outside.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use moka::sync::Cache;
+
+use super::{Catalog, Entry, State, organizations};
+use crate::base::{Error, HostName, OrganizationId, Result, Slug, codes};
+
+const KNOWN: u64 = 200_000;
+const UNKNOWN: u64 = 50_000;
+const UNKNOWN_FOR: Duration = Duration::from_secs(10);
+
+/// Leads to exactly one organization. Only a [`Directory`] can make one.
+#[derive(Clone)]
+pub struct TenantRoute(Arc<Entry>);
+
+impl TenantRoute {
+    #[must_use]
+    pub fn organization(&self) -> OrganizationId {
+        self.0.id
+    }
+
+    #[must_use]
+    pub fn slug(&self) -> &Slug {
+        &self.0.slug
+    }
+
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.0.state
+    }
+}
+
+/// From names to organizations; cheap to clone.
+#[derive(Clone)]
+pub struct Directory {
+    catalog: Catalog,
+    names: Cache<Name, OrganizationId>,
+    routes: Cache<OrganizationId, TenantRoute>,
+    unknown: Cache<Name, ()>,
+    /// Counts the changes: what was read before one must not be remembered after it.
+    changes: Arc<AtomicU64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Name {
+    Host(HostName),
+    /// A slug or an external id.
+    Given(String),
+}
+
+impl Directory {
+    #[must_use]
+    pub fn new(catalog: Catalog) -> Self {
+        Self {
+            catalog,
+            names: Cache::new(KNOWN),
+            routes: Cache::new(KNOWN),
+            unknown: Cache::builder().max_capacity(UNKNOWN).time_to_live(UNKNOWN_FOR).build(),
+            changes: Arc::default(),
+        }
+    }
+
+    /// By a custom host.
+    pub async fn by_host(&self, host: &HostName) -> Result<TenantRoute> {
+        self.by(Name::Host(host.clone())).await
+    }
+
+    /// By id, slug or external id, as all of them may stand wherever `{org}` does.
+    pub async fn by_name(&self, name: &str) -> Result<TenantRoute> {
+        if let Ok(id) = name.parse() {
+            return self.by_id(id).await;
+        }
+        // Longer than any name we give out: not worth remembering.
+        if name.is_empty() || name.len() > 128 {
+            return Err(Error::new(&codes::ORGANIZATION_NOT_FOUND));
+        }
+        self.by(Name::Given(name.to_owned())).await
+    }
+
+    /// By id, such as the hint inside a credential.
+    pub async fn by_id(&self, id: OrganizationId) -> Result<TenantRoute> {
+        if let Some(route) = self.routes.get(&id) {
+            return Ok(route);
+        }
+        let name = Name::Given(id.to_string());
+        if self.unknown.contains_key(&name) {
+            return Err(Error::new(&codes::ORGANIZATION_NOT_FOUND));
+        }
+        let seen = self.changes.load(Ordering::SeqCst);
+        match self.catalog.read(|db| organizations::entry(db, id)).await? {
+            Some(entry) if entry.state != State::Creating => {
+                let route = TenantRoute(Arc::new(entry));
+                self.routes.insert(id, route.clone());
+                if self.changes.load(Ordering::SeqCst) != seen {
+                    self.routes.invalidate(&id);
+                }
+                Ok(route)
+            }
+            _ => {
+                self.unknown.insert(name, ());
+                Err(Error::new(&codes::ORGANIZATION_NOT_FOUND))
+            }
+        }
+    }
+
+    /// Whether a slug or an external id is nobody's yet; only a claim makes sure.
+    pub async fn is_free(&self, name: &str) -> Result<bool> {
+        Ok(self.catalog.read(|db| organizations::organization_by_name(db, name)).await?.is_none())
+    }
+
+    /// An organization has come into being: names that led nowhere may lead there now.
+    pub fn appeared(&self) {
+        self.unknown.invalidate_all();
+    }
+
+    /// Forgets what was known of an organization, after the catalog has changed.
+    pub fn forget(&self, id: OrganizationId) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
+        self.routes.invalidate(&id);
+        // Names are few changes and many reads: dropping all of them is simpler than tracking which
+        // pointed here, and costs one indexed look-up each when they are asked for again.
+        self.names.invalidate_all();
+        self.unknown.invalidate_all();
+    }
+
+    async fn by(&self, name: Name) -> Result<TenantRoute> {
+        if let Some(id) = self.names.get(&name) {
+            return self.by_id(id).await;
+        }
+        if self.unknown.contains_key(&name) {
+            return Err(Error::new(&codes::ORGANIZATION_NOT_FOUND));
+        }
+        let seen = self.changes.load(Ordering::SeqCst);
+        let found = self
+            .catalog
+            .read(|db| match &name {
+                Name::Host(host) => organizations::organization_by_host(db, host),
+                Name::Given(given) => organizations::organization_by_name(db, given),
+            })
+            .await?;
+        let Some(id) = found else {
+            self.unknown.insert(name, ());
+            return Err(Error::new(&codes::ORGANIZATION_NOT_FOUND));
+        };
+        let route = self.by_id(id).await?;
+        self.names.insert(name.clone(), id);
+        if self.changes.load(Ordering::SeqCst) != seen {
+            self.names.invalidate(&name);
+        }
+        Ok(route)
+    }
+}

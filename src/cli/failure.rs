@@ -1,0 +1,140 @@
+//! Why a command did not do what it was asked to, and what to do about it.
+
+use std::fmt::Write;
+use std::io;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use crate::base::{Error, Kind};
+use crate::config::Problems;
+
+/// A refusal by the API, or a failure on the way there.
+#[derive(Debug)]
+pub(super) struct Failure {
+    /// The status of the API's answer; 0 if it was never asked, or did not answer.
+    pub status: u16,
+    /// The API's problem document, or one of ours in the same form (RFC 9457).
+    pub problem: Value,
+    advice: Option<String>,
+    usage: bool,
+}
+
+impl Failure {
+    /// A failure on this side.
+    pub fn new(code: &str, detail: impl Into<String>) -> Self {
+        let problem = json!({ "code": code, "detail": detail.into() });
+        Self { status: 0, problem, advice: None, usage: false }
+    }
+
+    /// The command line asks for something that makes no sense.
+    pub fn usage(detail: impl Into<String>) -> Self {
+        Self { usage: true, ..Self::new("usage", detail) }
+    }
+
+    /// What the API answered.
+    pub fn answer(status: u16, problem: Value) -> Self {
+        Self { status, problem, advice: None, usage: false }
+    }
+
+    pub fn configuration(problems: &Problems) -> Self {
+        let mut failure = Self::new("invalid_configuration", "The configuration cannot be used.");
+        let problems = problems.0.iter();
+        failure.problem["errors"] = problems
+            .map(|problem| json!({ "field": problem.key, "code": "invalid", "message": problem.message }))
+            .collect();
+        failure.advise("Correct the settings named above; `bulkhead config check` looks again.")
+    }
+
+    /// The part of the server that runs in this process could not begin or go on. Whoever types the
+    /// command owns the data, so the cause is theirs to read.
+    pub fn of_server(error: &Error) -> Self {
+        let detail = match (error.kind(), error.cause()) {
+            (Kind::Internal, Some(cause)) => cause,
+            (_, Some(cause)) => format!("{} ({cause})", error.public_detail()),
+            (_, None) => error.public_detail().to_owned(),
+        };
+        Self::new(error.code().name, detail)
+    }
+
+    #[must_use]
+    pub fn advise(mut self, advice: impl Into<String>) -> Self {
+        self.advice = Some(advice.into());
+        self
+    }
+
+    pub fn code(&self) -> &str {
+        self.problem["code"].as_str().unwrap_or("unknown")
+    }
+
+    pub fn exit_code(&self) -> ExitCode {
+        if self.usage { ExitCode::from(2) } else { ExitCode::FAILURE }
+    }
+
+    /// For people, over several lines.
+    pub fn text(&self) -> String {
+        let detail = self.problem["detail"].as_str().unwrap_or("It did not work, and nothing says why.");
+        let mut text =
+            if self.usage { format!("error: {detail}\n") } else { format!("error: {detail} ({})\n", self.code()) };
+        for error in self.problem["errors"].as_array().into_iter().flatten() {
+            let part = |key: &str| error[key].as_str().unwrap_or("?");
+            // Problems of the configuration continue the sentence that the name of the setting begins.
+            let colon = if self.code() == "invalid_configuration" { "" } else { ":" };
+            let _ = writeln!(text, "  {}{colon} {}", part("field"), part("message"));
+        }
+        if let Some(advice) = self.advice() {
+            let _ = writeln!(text, "  {advice}");
+        }
+        if let (true, Some(request)) = (self.status >= 500, self.problem["request_id"].as_str()) {
+            let _ = writeln!(text, "  The server's log has more about request {request}.");
+        }
+        text
+    }
+
+    /// For programs.
+    pub fn document(&self) -> Value {
+        let mut problem = self.problem.clone();
+        if let (Some(advice), Some(problem)) = (self.advice(), problem.as_object_mut()) {
+            problem.insert("advice".to_owned(), advice.into());
+        }
+        json!({ "error": problem })
+    }
+
+    fn advice(&self) -> Option<&str> {
+        self.advice.as_deref().or_else(|| advice_for(self.code()))
+    }
+}
+
+/// What to do about the refusals that one meets on a command line.
+fn advice_for(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "organization_not_found" => {
+            "`bulkhead org list` shows the organizations there are; name one by id, slug or external id."
+        }
+        "organization_suspended" => "`bulkhead org resume ORG` lets it back in.",
+        "organization_unavailable" => "`bulkhead catalog check` says what is wrong with its file.",
+        "member_not_found" => "`bulkhead member list ORG` shows the members there are.",
+        "application_not_found" => "`bulkhead app list` shows the applications there are.",
+        "api_key_not_found" => "`bulkhead key list` shows the keys there are; with --org those of an organization.",
+        "slug_taken" => "Choose another with --slug, or `bulkhead org show SLUG` to see whose it is.",
+        "external_id_taken" => "`bulkhead org show ID` shows whose it is.",
+        "email_taken" => "`bulkhead member list ORG` shows that member.",
+        "last_owner" => "Make another member an owner first.",
+        "password_too_weak" => "Choose a longer one: a few unusual words do well.",
+        "validation_failed" => "Correct what is named here, then run the command again; --help explains each option.",
+        "unauthenticated" => {
+            "Give a key of this deployment with --api-key or BULKHEAD_API_KEY; on its own machine, `bulkhead key \
+             create` makes one."
+        }
+        "forbidden" => "Use a key of the deployment that has this scope; `bulkhead key create` makes one.",
+        "rate_limited" | "overloaded" | "organization_busy" | "request_timeout" => "Wait a moment, then try again.",
+        "not_found" | "method_not_allowed" => "Is this a Bulkhead of the same version as this command?",
+        _ => return None,
+    })
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::new("output_failed", format!("The answer could not be written: {error}."))
+    }
+}

@@ -1,0 +1,109 @@
+//! F5. The command line: `serve`, what looks after a deployment, and what administers it.
+//!
+//! It owns arguments, exit codes and what is written to standard output and standard error. A command
+//! on data is a request to the `/v1` API and nothing else, whether a server is running, is far away or
+//! is stopped (`client.rs`), so that the rules hold however they are reached; no command opens a file
+//! of the deployment by itself. It leaves alone every rule, and every word that the API says.
+//!
+//! Exit codes: 0 done, 1 refused or failed, 2 wrong use of the command line.
+
+mod app;
+mod args;
+mod audit;
+mod catalog;
+mod client;
+mod config;
+mod doctor;
+mod failure;
+mod healthcheck;
+mod key;
+mod log;
+mod member;
+mod org;
+mod output;
+mod password;
+mod serve;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command, Options};
+use client::{Client, Intent};
+use failure::Failure;
+use output::Output;
+
+/// How a command ended that could be carried out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Good,
+    /// It ran, and what it found is not good: `catalog check`, `org audit verify`, `doctor`.
+    Bad,
+}
+
+type Outcome = Result<Verdict, Failure>;
+
+/// What every command works with.
+struct Context {
+    options: Options,
+    output: Output,
+}
+
+impl Context {
+    /// Runs one command on data, and gives the data back however it ends.
+    async fn with_client<F>(&self, intent: Intent, command: F) -> Outcome
+    where
+        F: AsyncFnOnce(&Client) -> Outcome,
+    {
+        log::warnings(self.output.json);
+        let client = Client::open(&self.options, intent).await?;
+        let outcome = command(&client).await;
+        client.close().await;
+        outcome
+    }
+}
+
+/// Runs the command that `args` spells, the program's name first.
+pub async fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help is an answer, anything else is wrong use; where to print it is gone only with the reader.
+            let _ = error.print();
+            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
+        }
+    };
+    let context = Context { output: Output { json: cli.options.json }, options: cli.options };
+    match dispatch(&context, cli.command).await {
+        Ok(Verdict::Good) => ExitCode::SUCCESS,
+        Ok(Verdict::Bad) => ExitCode::FAILURE,
+        Err(failure) => {
+            context.output.complain(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+async fn dispatch(context: &Context, command: Command) -> Outcome {
+    match command {
+        Command::Serve => serve::serve(context).await,
+        Command::Org(command) => org::run(context, command).await,
+        Command::Member(command) => member::run(context, command).await,
+        Command::App(command) => app::run(context, command).await,
+        Command::Key(command) => key::run(context, command).await,
+        Command::Catalog(command) => catalog::run(context, command).await,
+        Command::Config(command) => config::run(context, command),
+        Command::Doctor => doctor::run(context).await,
+        Command::Healthcheck => healthcheck::run(context).await,
+    }
+}
+
+/// Says that the process cannot even begin; for `main`.
+pub fn cannot_start(cause: &dyn std::fmt::Display) -> ExitCode {
+    let _ = writeln!(io::stderr(), "error: bulkhead cannot start on this machine: {cause}");
+    ExitCode::FAILURE
+}

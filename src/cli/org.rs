@@ -1,0 +1,96 @@
+//! `org`: organizations.
+
+use reqwest::Method;
+use serde_json::{Map, Value, json};
+
+use super::args::{CreateOrg, Limit, OrgCommand};
+use super::client::{Client, Intent, organization};
+use super::output::{cell, clean, details, rows, table, titled};
+use super::{Context, Outcome, Verdict, audit, password};
+
+pub(super) async fn run(context: &Context, command: OrgCommand) -> Outcome {
+    match command {
+        OrgCommand::Create(create) => {
+            let body = body_of(create)?;
+            context.with_client(Intent::Create, async |client| self::create(context, client, body).await).await
+        }
+        OrgCommand::List(limit) => {
+            context.with_client(Intent::Use, async |client| list(context, client, limit).await).await
+        }
+        OrgCommand::Show(org) => {
+            context.with_client(Intent::Use, async |client| show(context, client, &org.org).await).await
+        }
+        OrgCommand::Suspend { org, reason } => {
+            context
+                .with_client(Intent::Use, async |client| {
+                    let path = organization(&org.org, "/suspension");
+                    let answer = client.call(Method::PUT, &path, Some(json!({ "reason": reason }))).await?;
+                    let text = format!("Suspended {}: nobody gets in until `bulkhead org resume`.\n", clean(&org.org));
+                    context.output.answer(&done(answer), || text)?;
+                    Ok(Verdict::Good)
+                })
+                .await
+        }
+        OrgCommand::Resume(org) => {
+            context
+                .with_client(Intent::Use, async |client| {
+                    let answer = client.call(Method::DELETE, &organization(&org.org, "/suspension"), None).await?;
+                    context.output.answer(&done(answer), || format!("Resumed {}.\n", clean(&org.org)))?;
+                    Ok(Verdict::Good)
+                })
+                .await
+        }
+        OrgCommand::Audit(command) => audit::run(context, command).await,
+    }
+}
+
+fn body_of(create: CreateOrg) -> Result<Value, super::Failure> {
+    let mut body = present([
+        ("name", Some(create.name)),
+        ("slug", create.slug),
+        ("external_id", create.external_id),
+        ("accent", create.accent),
+    ]);
+    if let Some(email) = create.owner_email {
+        let mut owner = present([("email", Some(email)), ("name", create.owner_name)]);
+        if create.owner_password_stdin {
+            owner.insert("password".to_owned(), password::from_stdin()?.expose().into());
+        }
+        body.insert("owner".to_owned(), owner.into());
+    }
+    Ok(body.into())
+}
+
+async fn create(context: &Context, client: &Client, body: Value) -> Outcome {
+    let made = client.post("/v1/organizations", body).await?;
+    context.output.answer(&made, || titled(&format!("Made the organization {}.", cell(&made, "slug")), &made))?;
+    Ok(Verdict::Good)
+}
+
+async fn list(context: &Context, client: &Client, limit: Limit) -> Outcome {
+    let list = client.list("/v1/organizations", limit.limit).await?;
+    context.output.answer(&list, || {
+        table(
+            &["SLUG", "ID", "EXTERNAL ID", "STATE", "ADDRESS", "CREATED"],
+            &rows(&list, &["slug", "id", "external_id", "state", "url", "created_at"]),
+            "There is no organization yet. Make one: bulkhead org create --name NAME --owner-email E-MAIL",
+        )
+    })?;
+    Ok(Verdict::Good)
+}
+
+async fn show(context: &Context, client: &Client, org: &str) -> Outcome {
+    let found = client.get(&organization(org, "")).await?;
+    context.output.answer(&found, || details(&found))?;
+    Ok(Verdict::Good)
+}
+
+/// An object of what was given; what was not is left to the API's defaults.
+pub(super) fn present<const N: usize>(pairs: [(&str, Option<String>); N]) -> Map<String, Value> {
+    pairs.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?.into()))).collect()
+}
+
+/// The document of an answer that has none.
+pub(super) fn done(answer: Value) -> Value {
+    if answer.is_null() { json!({ "ok": true }) } else { answer }
+}

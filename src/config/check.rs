@@ -1,0 +1,152 @@
+//! The rules between values: what is well-formed and still would not work, or would not be safe.
+
+use super::sections::{Addressing, Config, MailTransport, SmtpTls};
+use super::{Problem, Server};
+
+/// Where the rules write to.
+struct Report<'a>(&'a mut Vec<Problem>);
+
+impl Report<'_> {
+    fn add(&mut self, key: &str, message: impl Into<String>) {
+        self.0.push(Problem::new(key, message));
+    }
+}
+
+pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
+    let report = &mut Report(problems);
+    check_public_url(&config.server, report);
+    check_listeners(&config.server, report);
+    check_proxies(&config.server, report);
+    check_keys(config, report);
+    check_password(config, report);
+    check_lifetimes(config, report);
+    check_mail(config, report);
+    check_log(config, report);
+}
+
+fn check_public_url(server: &Server, report: &mut Report<'_>) {
+    let key = "server.public_url";
+    let url = &server.public_url;
+    if !matches!(url.scheme(), "http" | "https") || server.host().is_none() {
+        return report.add(key, "must be an http or https address with a host, like \"https://example.com\"");
+    }
+    if url.scheme() == "http" && !server.is_local() {
+        let host = url.host_str().unwrap_or_default();
+        report.add(key, format!("must be https: \"https://{host}\"; plain http is for localhost only"));
+    }
+    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
+        report.add(key, format!("must be scheme, host and port only: \"{}\"", server.origin()));
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        report.add(key, "must hold no user name and no password; remove the part in front of the @");
+    }
+    if server.addressing == Addressing::Subdomain && !matches!(url.host(), Some(url::Host::Domain(_))) {
+        report.add(
+            "server.addressing",
+            "is \"subdomain\", which an IP address in server.public_url cannot have; use a name, or \"path\"",
+        );
+    }
+}
+
+fn check_listeners(server: &Server, report: &mut Report<'_>) {
+    if server.data_dir.as_os_str().is_empty() {
+        report.add("server.data_dir", "must name a directory; the default is \"data\"");
+    }
+    // Port 0 is "any free port", so two zeros are two listeners.
+    if server.metrics_listen == Some(server.listen) && server.listen.port() != 0 {
+        report.add("server.metrics_listen", "is the same as server.listen; choose another port, or \"\" for none");
+    }
+    if server.header_timeout_seconds > server.request_timeout_seconds {
+        report.add(
+            "server.header_timeout_seconds",
+            format!("must not exceed server.request_timeout_seconds ({})", server.request_timeout_seconds),
+        );
+    }
+}
+
+fn check_proxies(server: &Server, report: &mut Report<'_>) {
+    if server.organization_header && server.trusted_proxies.is_empty() {
+        report.add(
+            "server.organization_header",
+            "needs server.trusted_proxies: list the networks of your proxies, or set it to false",
+        );
+    }
+    for network in server.trusted_proxies.iter().filter(|network| network.prefix_len() == 0) {
+        report.add(
+            "server.trusted_proxies",
+            format!("contains {network}, which trusts everyone; list the networks of your proxies"),
+        );
+    }
+}
+
+fn check_keys(config: &Config, report: &mut Report<'_>) {
+    if !config.keys.master_key.is_empty() && !config.keys.master_key_file.as_os_str().is_empty() {
+        report.add(
+            "keys.master_key_file",
+            "is set and so is BULKHEAD_KEYS_MASTER_KEY; keep one of them, so that it is plain which key is used",
+        );
+    }
+}
+
+fn check_password(config: &Config, report: &mut Report<'_>) {
+    let password = &config.password;
+    // RFC 9106 section 3.1: at least 8 blocks of 1 KiB a lane.
+    if password.memory_kib < 8 * password.parallelism {
+        report.add("password.memory_kib", format!("must be at least {} (8 a lane)", 8 * password.parallelism));
+    }
+}
+
+fn check_lifetimes(config: &Config, report: &mut Report<'_>) {
+    let sessions = &config.sessions;
+    let mut at_most = |key: &str, value: u64, limit_key: &str, limit: u64| {
+        if value > limit {
+            report
+                .add(key, format!("is {value} and must not exceed {limit_key} ({limit}); lower it or raise the other"));
+        }
+    };
+    let absolute = "sessions.absolute_seconds";
+    at_most("sessions.idle_seconds", sessions.idle_seconds, absolute, sessions.absolute_seconds);
+    at_most(absolute, sessions.absolute_seconds, "sessions.max_absolute_seconds", sessions.max_absolute_seconds);
+}
+
+fn check_mail(config: &Config, report: &mut Report<'_>) {
+    let mail = &config.mail;
+    if !mail.from.contains('@') || mail.from.contains(['\r', '\n']) {
+        report.add("mail.from", "must be an address, like \"Example <no-reply@example.com>\"");
+    }
+    match mail.transport {
+        MailTransport::Mailbox if !config.server.is_local() => report.add(
+            "mail.transport",
+            "is \"mailbox\", which shows everyone's codes on a page and so is for localhost only; set it to \"smtp\" \
+             and mail.smtp_host to your mail server",
+        ),
+        MailTransport::Mailbox => {}
+        MailTransport::Smtp => {
+            if mail.smtp_host.is_empty() {
+                report.add("mail.smtp_host", "must name your mail server when mail.transport is \"smtp\"");
+            }
+            if mail.smtp_username.is_empty() != mail.smtp_password.is_empty() {
+                report.add(
+                    "mail.smtp_username",
+                    "and mail.smtp_password go together: set both, or neither for a server without sign-in",
+                );
+            }
+            let local = matches!(mail.smtp_host.as_str(), "localhost" | "127.0.0.1" | "::1" | "[::1]");
+            if mail.smtp_tls == SmtpTls::None && !mail.smtp_password.is_empty() && !local {
+                report.add(
+                    "mail.smtp_tls",
+                    "is \"none\", which would send the password in the clear; use \"starttls\" or \"tls\"",
+                );
+            }
+        }
+    }
+}
+
+fn check_log(config: &Config, report: &mut Report<'_>) {
+    if config.log.level.parse::<tracing_subscriber::EnvFilter>().is_err() || config.log.level.trim().is_empty() {
+        report.add(
+            "log.level",
+            "must be \"error\", \"warn\", \"info\", \"debug\" or \"trace\", or directives like \"info,bulkhead=debug\"",
+        );
+    }
+}

@@ -1,0 +1,99 @@
+//! Who calls the API: from `Authorization: Bearer bh_sk_…` to a [`Caller`] in the request's extensions.
+
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::base::{ApiKeyId, Credential, CredentialKind, OrganizationId, Result};
+use crate::catalog::Catalog;
+use crate::crypto::hash;
+use crate::features::api_key::{self, ApiKey};
+use crate::tenants::Tenant;
+use crate::web::access::{Identity, presented_key};
+use crate::web::{Caller, Failure};
+
+/// The deployment's keys, for recognising them and nothing else; cheap to clone. It gives no access to
+/// the catalog behind it.
+#[derive(Clone)]
+pub struct OperatorKeys {
+    catalog: Catalog,
+}
+
+impl OperatorKeys {
+    #[must_use]
+    pub const fn new(catalog: Catalog) -> Self {
+        Self { catalog }
+    }
+
+    /// The operator whose key this is, if it is one that may be used now.
+    pub async fn authenticate(&self, credential: &Credential) -> Result<Option<Caller>> {
+        if credential.kind() != CredentialKind::ApiKey || credential.organization().is_some() {
+            return Ok(None);
+        }
+        let secret_hash = hash::credential_hash(credential);
+        let found = self.catalog.read(|db| Ok(usable(api_key::by_hash(db, &secret_hash)?, db.now()))).await?;
+        let Some((key, is_use_due)) = found else { return Ok(None) };
+        if is_use_due {
+            self.catalog.write(|db| api_key::note_use(db, key.id)).await?;
+        }
+        Ok(Some(caller(key, |id, name| Identity::OperatorKey { id, name })))
+    }
+}
+
+/// What the layer [`authenticate`] works with.
+#[derive(Clone)]
+pub struct Authenticator {
+    pub operators: OperatorKeys,
+}
+
+/// Recognises the caller. Without a credential that can be used there is none, and the extractors of
+/// `web::access` answer 401: a wrong, revoked and expired key are all the same to whoever holds it.
+///
+/// It stands inside the layer that finds the organization, whose own keys it looks up in its file.
+pub async fn authenticate(State(auth): State<Authenticator>, mut request: Request, next: Next) -> Response {
+    // The control socket has spoken for its peer already.
+    if request.extensions().get::<Caller>().is_none()
+        && let Some(credential) = presented_key(request.headers())
+    {
+        let found = match credential.organization() {
+            None => auth.operators.authenticate(&credential).await,
+            Some(organization) => {
+                let tenant = request.extensions().get::<Tenant>().cloned();
+                of_organization(tenant, organization, &credential).await
+            }
+        };
+        match found {
+            Ok(Some(caller)) => drop(request.extensions_mut().insert(caller)),
+            Ok(None) => (),
+            Err(error) => return Failure::from(error).into_response(),
+        }
+    }
+    next.run(request).await
+}
+
+/// A key of the organization that the request has resolved to; one of another is unknown here.
+async fn of_organization(
+    tenant: Option<Tenant>,
+    organization: OrganizationId,
+    credential: &Credential,
+) -> Result<Option<Caller>> {
+    let Some(tenant) = tenant.filter(|tenant| tenant.id() == organization) else { return Ok(None) };
+    let secret_hash = hash::credential_hash(credential);
+    let found = tenant.read(|db| Ok(usable(api_key::by_hash(db, &secret_hash)?, db.now()))).await?;
+    let Some((key, is_use_due)) = found else { return Ok(None) };
+    if is_use_due {
+        tenant.write(|db| api_key::note_use(db, key.id)).await?;
+    }
+    Ok(Some(caller(key, |id, name| Identity::OrganizationKey { id, name, organization })))
+}
+
+/// The key if it may be used now, and whether its use should be written down.
+fn usable(key: Option<ApiKey>, now: crate::base::Timestamp) -> Option<(ApiKey, bool)> {
+    let key = key.filter(|key| key.is_usable(now))?;
+    let is_use_due = key.is_use_due(now);
+    Some((key, is_use_due))
+}
+
+fn caller(key: ApiKey, identity: impl FnOnce(ApiKeyId, String) -> Identity) -> Caller {
+    Caller { scopes: key.scopes, identity: identity(key.id, key.name) }
+}

@@ -1,0 +1,137 @@
+//! F4. What the product can do, one folder a capability: `mod.rs` holds the rules, `store.rs` the SQL,
+//! `http.rs` the translation to and from HTTP.
+//!
+//! The order of the list is the order in which features may use one another: each only those above it.
+//! Here are also the two states that handlers are given: [`TenantState`] knows no catalog, so that what
+//! answers for one organization has no way to another.
+
+pub mod audit;
+pub mod outbox;
+pub mod signing_key;
+pub mod application;
+pub mod organization;
+pub mod member;
+pub mod session;
+pub mod password;
+pub mod recovery;
+pub mod account;
+pub mod membership;
+pub mod api_key;
+pub mod idempotency;
+pub mod provisioning;
+pub mod sign_up;
+pub mod oauth;
+pub mod status;
+pub mod api;
+
+use std::time::Duration;
+
+use crate::base::{Clock, OrganizationId};
+use crate::catalog::{Catalog, Directory};
+use crate::crypto::{HashParameters, KeyStock, MacKey, PasswordHasher, TokenBox};
+use crate::outbound::Mailer;
+use crate::tenants::Tenants;
+use crate::web::limits::Limits;
+use crate::web::{Address, IssuerKind};
+use std::sync::Arc;
+
+/// What handlers of one organization work with, besides its [`crate::tenants::Tenant`].
+#[derive(Clone)]
+pub struct TenantState(Arc<Services>);
+
+/// The long-lived things that are the same for every organization.
+pub struct Services {
+    pub address: Address,
+    pub clock: Clock,
+    pub hasher: PasswordHasher,
+    pub hash_parameters: HashParameters,
+    pub key_stock: KeyStock,
+    pub applications: application::Book,
+    pub deployment_keys: signing_key::DeploymentKeys,
+    pub operator_log: audit::http::OperatorLog,
+    pub operator_keys: api_key::http::OperatorKeys,
+    /// State that travels through a browser, sealed.
+    pub boxes: TokenBox,
+    pub mac: MacKey,
+    pub limits: Limits,
+    pub policy: organization::PolicyDefaults,
+    pub tokens: TokenLifetimes,
+    /// Whether mail goes to the local mailbox page instead of out.
+    pub local_mailbox: bool,
+}
+
+/// What handlers of the deployment work with. It leads to every organization, so only those that
+/// route, make or administer organizations are given it.
+#[derive(Clone)]
+pub struct DeploymentState {
+    pub tenant: TenantState,
+    pub catalog: Catalog,
+    pub directory: Directory,
+    pub tenants: Tenants,
+    pub sign_up: SignUpRules,
+    pub mailer: Arc<Mailer>,
+}
+
+/// Who may create organizations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SignUpRules {
+    /// Whether people may sign up by themselves.
+    pub open: bool,
+    /// How many organizations one mailbox may found; 0 is no limit.
+    pub max_per_email: u32,
+}
+
+/// How long tokens live.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenLifetimes {
+    pub access_token: Duration,
+    pub authorization_code: Duration,
+    pub id_token: Duration,
+    /// From the app's request to the code.
+    pub authorization_request: Duration,
+}
+
+impl TenantState {
+    #[must_use]
+    pub fn new(services: Services) -> Self {
+        Self(Arc::new(services))
+    }
+
+    /// The name of the application whose sealed request waits for a sign-in, for the page to say.
+    #[must_use]
+    pub fn waiting_application(&self, request: &str) -> Option<String> {
+        #[derive(serde::Deserialize)]
+        struct Waiting {
+            client_id: String,
+        }
+        let opened = self.boxes.open("authorization_request", request)?;
+        let waiting: Waiting = serde_json::from_slice(&opened).ok()?;
+        self.applications.find(&waiting.client_id).map(|application| application.name.clone())
+    }
+
+    /// Where the local mailbox is, if mail goes there.
+    #[must_use]
+    pub fn mailbox_url(&self) -> Option<String> {
+        self.local_mailbox.then(|| format!("{}/mailbox", self.address.origin()))
+    }
+
+    /// The keys of the issuer that the request addressed.
+    #[must_use]
+    pub fn keys<'a>(&'a self, tenant: &'a crate::tenants::Tenant, issuer: IssuerKind) -> signing_key::Holder<'a> {
+        match issuer {
+            IssuerKind::Organization => signing_key::Holder::Organization(tenant),
+            IssuerKind::Deployment => signing_key::Holder::Deployment(&self.deployment_keys),
+        }
+    }
+}
+
+impl std::ops::Deref for TenantState {
+    type Target = Services;
+
+    fn deref(&self) -> &Services {
+        &self.0
+    }
+}
+
+/// The key of limits that belong to no organization.
+pub const DEPLOYMENT: OrganizationId = OrganizationId::from_bits(0);

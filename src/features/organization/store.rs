@@ -1,0 +1,83 @@
+//! SQL of the organization's own row.
+
+use super::Organization;
+use crate::base::{Error, Result};
+use crate::sqlite::{Read, Row, RowResult, TenantDb, Write, params};
+
+/// The row; every file has it, or it would not have been opened.
+pub fn get(db: &Read<'_, TenantDb>) -> Result<Organization> {
+    db.one(
+        "SELECT id, name, slug, external_id, hosts, state, metadata, accent, policy, created_at, updated_at
+         FROM organization",
+        [],
+        from_row,
+    )?
+    .ok_or_else(|| Error::internal("the file has no organization"))
+}
+
+/// Stamps and fills a new file.
+pub fn insert(db: &Write<'_, TenantDb>, organization: &Organization) -> Result<()> {
+    db.execute(
+        "INSERT INTO organization (singleton, id, name, slug, external_id, hosts, state, metadata, accent, policy,
+                                   created_at, updated_at)
+         VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        params![
+            organization.id,
+            organization.name,
+            organization.slug,
+            organization.external_id,
+            json(&organization.hosts)?,
+            state(organization),
+            json(&organization.metadata)?,
+            organization.accent,
+            json(&organization.policy)?,
+            organization.created_at,
+            organization.updated_at
+        ],
+    )?;
+    Ok(())
+}
+
+pub fn update(db: &Write<'_, TenantDb>, organization: &Organization) -> Result<()> {
+    db.execute(
+        "UPDATE organization SET name = ?, slug = ?, external_id = ?, hosts = ?, state = ?, metadata = ?, accent = ?,
+                                 policy = ?, updated_at = ?",
+        params![
+            organization.name,
+            organization.slug,
+            organization.external_id,
+            json(&organization.hosts)?,
+            state(organization),
+            json(&organization.metadata)?,
+            organization.accent,
+            json(&organization.policy)?,
+            db.now()
+        ],
+    )?;
+    Ok(())
+}
+
+fn state(organization: &Organization) -> &'static str {
+    if organization.suspended { "suspended" } else { "active" }
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::internal("a column could not be written").source(error))
+}
+
+fn from_row(row: &Row<'_>) -> RowResult<Organization> {
+    let parsed = |at: usize| row.get::<_, String>(at);
+    Ok(Organization {
+        id: row.get(0)?,
+        name: row.get(1)?,
+        slug: row.get(2)?,
+        external_id: row.get(3)?,
+        hosts: serde_json::from_str(&parsed(4)?).unwrap_or_default(),
+        suspended: parsed(5)? == "suspended",
+        metadata: serde_json::from_str(&parsed(6)?).unwrap_or_default(),
+        accent: row.get(7)?,
+        policy: serde_json::from_str(&parsed(8)?).unwrap_or_default(),
+        created_at: row.get(9)?,
+        updated_at: row.get(10)?,
+    })
+}

@@ -1,0 +1,113 @@
+//! `catalog check`: whether the directory, the keyring and the files say the same.
+
+use serde::Serialize;
+
+use crate::base::{OrganizationId, Result, codes};
+use crate::catalog::{Entry, State, organizations};
+use crate::features::{DeploymentState, organization};
+use crate::web::schema::object;
+
+object!(pub CatalogCheckObject = "catalog_check");
+
+/// What was looked at and what was found.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct CatalogCheck {
+    pub object: CatalogCheckObject,
+    pub ok: bool,
+    /// Organizations that were looked at.
+    pub organizations: u64,
+    pub problems: Vec<CheckProblem>,
+}
+
+/// One thing that is not as it should be, and what to do about it.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct CheckProblem {
+    pub organization_id: Option<OrganizationId>,
+    pub problem: String,
+    pub advice: String,
+}
+
+/// Walks the whole directory, opening every file once.
+pub async fn check(state: &DeploymentState) -> Result<CatalogCheck> {
+    let mut problems: Vec<CheckProblem> = Vec::new();
+    for line in state.catalog.quick_check().await? {
+        problems.push(CheckProblem {
+            organization_id: None,
+            problem: format!("the catalog's file is damaged: {line}"),
+            advice: "Stop the server and restore catalog.sqlite from a backup.".into(),
+        });
+    }
+    let mut entries = Vec::new();
+    state
+        .catalog
+        .scan(|db| {
+            organizations::each(db, |entry| {
+                entries.push(entry);
+                Ok(())
+            })
+        })
+        .await?;
+    for entry in &entries {
+        if let Some((problem, advice)) = look_at(state, entry).await? {
+            problems.push(CheckProblem { organization_id: Some(entry.id), problem, advice: advice.into() });
+        }
+    }
+    Ok(CatalogCheck {
+        object: CatalogCheckObject,
+        ok: problems.is_empty(),
+        organizations: entries.len() as u64,
+        problems,
+    })
+}
+
+async fn look_at(state: &DeploymentState, entry: &Entry) -> Result<Option<(String, &'static str)>> {
+    if entry.state == State::Creating {
+        return Ok(Some((
+            "its creation has not finished".into(),
+            "Restart the server: it completes or removes what a crash left.",
+        )));
+    }
+    if !state.tenants.has_key(entry.id).await? {
+        return Ok(Some((
+            "its data key is not in the keyring".into(),
+            "Restore keyring.sqlite from a backup; without the key the sealed columns cannot be read.",
+        )));
+    }
+    let route = match state.directory.by_id(entry.id).await {
+        Ok(route) => route,
+        Err(error) if error.is(&codes::ORGANIZATION_NOT_FOUND) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let tenant = match state.tenants.open(&route).await {
+        Ok(tenant) => tenant,
+        Err(error) => {
+            let reason = error.cause().unwrap_or_else(|| error.to_string());
+            return Ok(Some((
+                format!("its file cannot be used: {reason}"),
+                "Restore this organization's directory from a backup; the others are not affected.",
+            )));
+        }
+    };
+    let damage = tenant.quick_check().await?;
+    if let Some(line) = damage.first() {
+        return Ok(Some((
+            format!("its file is damaged: {line}"),
+            "Restore this organization's directory from a backup; the others are not affected.",
+        )));
+    }
+    let own = tenant.read(|db| organization::get(db)).await?;
+    let hosts = state.catalog.read(|db| organizations::hosts(db, entry.id)).await?;
+    let differs = [
+        ("slug", own.slug != entry.slug),
+        ("external id", own.external_id != entry.external_id),
+        ("state", own.suspended != (entry.state == State::Suspended)),
+        ("hosts", own.hosts != hosts),
+    ];
+    let names: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|&(name, _)| name).collect();
+    Ok((!names.is_empty()).then(|| {
+        (
+            format!("the catalog and the file disagree about: {}", names.join(", ")),
+            "Set the wanted value again with PATCH /v1/organizations/{org} or the CLI: both are written.",
+        )
+    }))
+}

@@ -1,0 +1,368 @@
+//! Making and administering organizations: the one feature that holds both the catalog and the files.
+//!
+//! It keeps the two in step. Making one is a chain of steps each of which can be taken again or undone
+//! (`tenants::create` has the order); a change of a name goes to the catalog first, because only the
+//! catalog knows whether it is free, and is put back there if the file cannot follow. Operators' acts
+//! are recorded in the operators' log and in the organization's own.
+
+pub mod check;
+pub mod http;
+
+use std::collections::BTreeMap;
+
+use crate::base::{Email, Error, ExternalId, HostName, OrganizationId, Result, Secret, Slug, codes};
+use crate::catalog::{NewEntry, State, organizations};
+use crate::crypto::signing;
+use crate::crypto::{Algorithm, random};
+use crate::features::audit::{self, Act, Actor, By, Target};
+use crate::features::member::{self, Member, NewMember, Role};
+use crate::features::organization::{self, Organization, Policy};
+use crate::features::password::check_strength;
+use crate::features::session::{self, End};
+use crate::features::{DeploymentState, signing_key};
+use crate::tenants::{MIGRATIONS, Tenant};
+
+/// What a new organization is to be.
+pub struct NewOrganization {
+    pub name: String,
+    /// Proposed from the name when absent.
+    pub slug: Option<Slug>,
+    pub external_id: Option<ExternalId>,
+    pub metadata: BTreeMap<String, String>,
+    pub accent: Option<String>,
+    pub policy: Policy,
+    pub owner: Option<Owner>,
+    /// The keyed hash of the founder's address, when somebody signed up.
+    pub founder: Option<[u8; 32]>,
+}
+
+/// The first member.
+pub struct Owner {
+    pub email: Email,
+    pub name: Option<String>,
+    pub password: Option<Secret>,
+    /// Whether the mailbox was proven.
+    pub verified: bool,
+}
+
+/// Makes an organization, whole or not at all.
+pub async fn create(state: &DeploymentState, new: NewOrganization, by: &By) -> Result<(Organization, Option<Member>)> {
+    let id: OrganizationId = random::id(state.tenant.clock.now());
+    let slug = match &new.slug {
+        Some(slug) => slug.clone(),
+        None => free_slug(state, &new.name).await?,
+    };
+    let now = state.tenant.clock.now();
+    let organization = Organization {
+        id,
+        name: new.name.trim().to_owned(),
+        slug: slug.clone(),
+        external_id: new.external_id.as_ref().map(|external_id| external_id.as_str().to_owned()),
+        hosts: Vec::new(),
+        suspended: false,
+        metadata: new.metadata,
+        accent: new.accent.map(|accent| accent.to_ascii_lowercase()),
+        policy: new.policy,
+        created_at: now,
+        updated_at: now,
+    };
+    organization.check()?;
+    let owner = prepare_owner(state, new.owner, &organization.name).await?;
+    let key = signing::generate(Algorithm::ES256)?;
+
+    let entry = NewEntry {
+        id,
+        slug,
+        external_id: new.external_id,
+        schema_version: i64::try_from(MIGRATIONS.len()).unwrap_or(0),
+        founder: new.founder.map(|mac| (mac, state.sign_up.max_per_email)),
+    };
+    let claim = state.catalog.write(|db| organizations::claim(db, &entry)).await?;
+    let made = state
+        .tenants
+        .create(&claim, |db, sealer| {
+            organization::insert(db, &organization)?;
+            signing_key::seed(db, sealer, &key)?;
+            audit::record(db, by, Act::new("organization.created").on(named(&organization)))?;
+            let Some(owner) = owner else { return Ok(None) };
+            let owner = member::create(db, owner)?;
+            let act = Act::new("member.created").on(Target::new("member", owner.id).named(owner.display()));
+            audit::record(db, by, act.with("roles", "owner"))?;
+            Ok(Some(owner))
+        })
+        .await;
+    match made {
+        Ok(owner) => {
+            state
+                .catalog
+                .write(|db| {
+                    organizations::activate(db, id)?;
+                    audit::record(db, &impersonal(by), Act::new("organization.created").on(Target::new("organization", id)))
+                })
+                .await?;
+            state.directory.appeared();
+            Ok((organization, owner))
+        }
+        Err(error) => {
+            undo(state, id).await;
+            Err(error)
+        }
+    }
+}
+
+/// Completes or throws away what a crash left half done; at start, before the first request.
+pub async fn recover(state: &DeploymentState) -> Result<()> {
+    for id in state.catalog.read(|db| organizations::half_done(db)).await? {
+        if state.tenants.is_in_place(id) {
+            state.catalog.write(|db| organizations::activate(db, id)).await?;
+            tracing::info!(organization = %id, "completed an organization that a crash had interrupted");
+        } else {
+            state.tenants.discard(id).await?;
+            state.catalog.write(|db| organizations::abandon(db, id)).await?;
+            tracing::info!(organization = %id, "removed an organization that a crash had interrupted");
+        }
+    }
+    Ok(())
+}
+
+/// What an administrator may change of an organization.
+#[derive(Default)]
+pub struct Change {
+    pub name: Option<String>,
+    pub slug: Option<Slug>,
+    pub external_id: Option<Option<ExternalId>>,
+    pub metadata: Option<BTreeMap<String, String>>,
+    pub accent: Option<Option<String>>,
+    pub policy: Option<Policy>,
+}
+
+/// Changes an organization; names in the catalog first.
+pub async fn change(state: &DeploymentState, tenant: &Tenant, change: Change, by: &By) -> Result<Organization> {
+    let id = tenant.id();
+    let before = state.catalog.read(|db| organizations::entry(db, id)).await?.ok_or_else(unknown)?;
+    let names_change = change.slug.is_some() || change.external_id.is_some();
+    // Everything is checked before the catalog is touched.
+    let draft = tenant.read(|db| organization::get(db).map(|row| applied(row, &change))).await?;
+    draft.check()?;
+    if names_change {
+        rename(state, id, &draft.slug, draft.external_id.as_deref(), by).await?;
+    }
+    let written = tenant
+        .write(|db| {
+            let after = applied(organization::get(db)?, &change);
+            organization::update(db, &after)?;
+            audit::record(db, by, Act::new("organization.updated").on(named(&after)).with("fields", fields(&change)))?;
+            organization::get(db)
+        })
+        .await;
+    organization::changed(tenant);
+    if written.is_err() && names_change {
+        rename(state, id, &before.slug, before.external_id.as_deref(), by).await?;
+    }
+    state.directory.forget(id);
+    written
+}
+
+/// Ends all sessions and refuses everybody until [`resume`]. Doing it again changes nothing.
+pub async fn suspend(state: &DeploymentState, tenant: &Tenant, reason: &str, by: &By) -> Result<()> {
+    set_suspended(state, tenant, true, Act::new("organization.suspended").with("reason", reason), by).await
+}
+
+pub async fn resume(state: &DeploymentState, tenant: &Tenant, by: &By) -> Result<()> {
+    set_suspended(state, tenant, false, Act::new("organization.resumed"), by).await
+}
+
+async fn set_suspended(state: &DeploymentState, tenant: &Tenant, suspended: bool, act: Act, by: &By) -> Result<()> {
+    let id = tenant.id();
+    let wanted = if suspended { State::Suspended } else { State::Active };
+    let target = Target::new("organization", id);
+    let public = act.clone().on(target.clone());
+    state
+        .catalog
+        .write(|db| {
+            if organizations::entry(db, id)?.is_some_and(|entry| entry.state != wanted) {
+                organizations::set_state(db, id, wanted)?;
+                audit::record(db, &impersonal(by), public)?;
+            }
+            Ok(())
+        })
+        .await?;
+    // From here on nobody gets in; only then are those who are in sent out.
+    state.directory.forget(id);
+    tenant
+        .write(|db| {
+            let mut organization = organization::get(db)?;
+            if organization.suspended != suspended {
+                organization.suspended = suspended;
+                organization::update(db, &organization)?;
+                let ended = if suspended { session::end_all(db, End::OrganizationSuspended)? } else { 0 };
+                audit::record(db, by, act.on(target.named(organization.name)).with("sessions_ended", ended))?;
+            }
+            Ok(())
+        })
+        .await?;
+    organization::changed(tenant);
+    Ok(())
+}
+
+/// Leads a custom host to the organization.
+pub async fn add_host(state: &DeploymentState, tenant: &Tenant, host: &HostName, by: &By) -> Result<()> {
+    let (id, address) = (tenant.id(), &state.tenant.address);
+    if host == address.host() || host.label_before(address.host()).is_some() {
+        return Err(Error::new(&codes::HOST_TAKEN).detail("The deployment's own names cannot be custom hosts."));
+    }
+    state.catalog.write(|db| organizations::add_host(db, id, host)).await?;
+    state.directory.appeared();
+    write_hosts(state, tenant, Act::new("organization.host_added").with("host", host.as_str()), by).await
+}
+
+pub async fn remove_host(state: &DeploymentState, tenant: &Tenant, host: &HostName, by: &By) -> Result<()> {
+    let id = tenant.id();
+    if !state.catalog.write(|db| organizations::remove_host(db, id, host)).await? {
+        return Err(Error::new(&codes::NOT_FOUND).detail("This organization has no such host."));
+    }
+    state.directory.forget(id);
+    write_hosts(state, tenant, Act::new("organization.host_removed").with("host", host.as_str()), by).await
+}
+
+/// Copies the catalog's list of hosts into the file, from which the catalog could be rebuilt.
+async fn write_hosts(state: &DeploymentState, tenant: &Tenant, act: Act, by: &By) -> Result<()> {
+    let id = tenant.id();
+    let act = act.on(Target::new("organization", id));
+    let hosts = state
+        .catalog
+        .write(|db| {
+            audit::record(db, &impersonal(by), act.clone())?;
+            organizations::hosts(db, id)
+        })
+        .await?;
+    tenant
+        .write(|db| {
+            let mut organization = organization::get(db)?;
+            if organization.hosts != hosts {
+                organization.hosts = hosts;
+                organization::update(db, &organization)?;
+                audit::record(db, by, act)?;
+            }
+            Ok(())
+        })
+        .await?;
+    organization::changed(tenant);
+    Ok(())
+}
+
+async fn rename(
+    state: &DeploymentState,
+    id: OrganizationId,
+    slug: &Slug,
+    external_id: Option<&str>,
+    by: &By,
+) -> Result<()> {
+    let external_id = external_id.and_then(ExternalId::parse);
+    state
+        .catalog
+        .write(|db| {
+            organizations::rename(db, id, slug, external_id.as_ref())?;
+            let act = Act::new("organization.renamed").on(Target::new("organization", id));
+            audit::record(db, &impersonal(by), act.with("slug", slug.as_str()))
+        })
+        .await?;
+    state.directory.forget(id);
+    Ok(())
+}
+
+/// The password is checked and hashed before anything is reserved.
+async fn prepare_owner(state: &DeploymentState, owner: Option<Owner>, organization: &str) -> Result<Option<NewMember>> {
+    let Some(owner) = owner else { return Ok(None) };
+    let password_hash = match owner.password {
+        Some(password) => {
+            check_strength("password", &password, &owner.email, owner.name.as_deref(), organization)?;
+            Some(state.tenant.hasher.hash(password).await?)
+        }
+        None => None,
+    };
+    Ok(Some(NewMember {
+        email: owner.email,
+        name: owner.name.filter(|name| !name.trim().is_empty()),
+        username: None,
+        phone: None,
+        title: None,
+        roles: vec![Role::Owner],
+        password_hash,
+        email_verified: owner.verified,
+    }))
+}
+
+async fn undo(state: &DeploymentState, id: OrganizationId) {
+    let discarded = state.tenants.discard(id).await;
+    let abandoned = state.catalog.write(|db| organizations::abandon(db, id)).await;
+    if let Err(error) = discarded.and(abandoned) {
+        tracing::warn!(organization = %id, ?error, "a failed creation will be cleared up at the next start");
+    }
+}
+
+/// A slug made from the name, with a number behind it if the plain one is taken.
+async fn free_slug(state: &DeploymentState, name: &str) -> Result<Slug> {
+    let proposed = Slug::propose(name).or_else(|| Slug::parse(&format!("org-{}", random::digits(6))));
+    let proposed = proposed.ok_or_else(|| Error::internal("no slug could be proposed"))?;
+    for attempt in 1..50 {
+        let candidate = if attempt == 1 { Some(proposed.clone()) } else { Slug::parse(&format!("{proposed}-{attempt}")) };
+        if let Some(candidate) = candidate
+            && state.directory.is_free(candidate.as_str()).await?
+        {
+            return Ok(candidate);
+        }
+    }
+    Err(Error::new(&codes::SLUG_TAKEN).field("slug", "taken", "Choose a slug; those made from the name are taken."))
+}
+
+fn applied(mut organization: Organization, change: &Change) -> Organization {
+    if let Some(name) = &change.name {
+        name.trim().clone_into(&mut organization.name);
+    }
+    if let Some(slug) = &change.slug {
+        organization.slug = slug.clone();
+    }
+    if let Some(external_id) = &change.external_id {
+        organization.external_id = external_id.as_ref().map(|external_id| external_id.as_str().to_owned());
+    }
+    if let Some(metadata) = &change.metadata {
+        organization.metadata.clone_from(metadata);
+    }
+    if let Some(accent) = &change.accent {
+        organization.accent = accent.as_ref().map(|accent| accent.to_ascii_lowercase());
+    }
+    if let Some(policy) = &change.policy {
+        organization.policy = policy.clone();
+    }
+    organization
+}
+
+fn fields(change: &Change) -> Vec<&'static str> {
+    [
+        ("name", change.name.is_some()),
+        ("slug", change.slug.is_some()),
+        ("external_id", change.external_id.is_some()),
+        ("metadata", change.metadata.is_some()),
+        ("accent", change.accent.is_some()),
+        ("policy", change.policy.is_some()),
+    ]
+    .into_iter()
+    .filter_map(|(name, changed)| changed.then_some(name))
+    .collect()
+}
+
+/// The catalog's log holds no personal data: who signed up, and from where, is in the file's own log.
+fn impersonal(by: &By) -> By {
+    let is_person = !matches!(by.actor.r#type.as_str(), "operator" | "system" | "api_key");
+    let actor = if is_person { Actor::anonymous() } else { by.actor.clone() };
+    By { actor, context: audit::Context::default(), request_id: by.request_id.clone() }
+}
+
+fn named(organization: &Organization) -> Target {
+    Target::new("organization", organization.id).named(organization.name.clone())
+}
+
+fn unknown() -> Error {
+    Error::new(&codes::ORGANIZATION_NOT_FOUND)
+}

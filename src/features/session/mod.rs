@@ -1,0 +1,230 @@
+//! Sessions: a member's signed-in browser or device, in the organization's own file.
+//!
+//! It owns the table `session`. A session has an idle and an absolute end; it is ended early by sign-out,
+//! by the member, by an operator, and whenever the member loses access. Everything an application got
+//! (authorization codes, refresh tokens, access tokens) hangs on the session and ends with it.
+
+pub mod api;
+pub mod http;
+mod store;
+
+use serde::Serialize;
+
+pub use store::{get, list, list_of_member};
+
+use crate::base::{Credential, CredentialKind, Error, MemberId, Result, SessionId, Timestamp, codes};
+use crate::base::time::length;
+use crate::crypto::{hash, random};
+use crate::features::audit::{self, Act, Actor, By, Target};
+use crate::features::member::{self, Member};
+use crate::features::organization::Rules;
+use crate::sqlite::{Read, TenantDb, Write};
+use crate::tenants::Tenant;
+
+/// A sign of life is written down at most this often, so that reading a session rarely writes.
+const SIGN_OF_LIFE: std::time::Duration = length::minutes(1);
+
+/// How long an ended session can still be looked at.
+const KEPT: std::time::Duration = length::days(30);
+
+/// A session's row.
+#[derive(Debug, Clone)]
+pub struct Session {
+    pub id: SessionId,
+    pub member_id: MemberId,
+    /// How the member proved to be themself (RFC 8176): `pwd`, `otp`, ...
+    pub amr: Vec<String>,
+    pub auth_time: Timestamp,
+    pub ip_address: Option<String>,
+    pub user_agent: Option<String>,
+    pub created_at: Timestamp,
+    pub last_seen_at: Timestamp,
+    pub idle_expires_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub ended_at: Option<Timestamp>,
+    pub end_reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Active,
+    Expired,
+    Revoked,
+}
+
+impl Session {
+    #[must_use]
+    pub fn status(&self, now: Timestamp) -> Status {
+        if self.ended_at.is_some() {
+            Status::Revoked
+        } else if now >= self.expires_at || now >= self.idle_expires_at {
+            Status::Expired
+        } else {
+            Status::Active
+        }
+    }
+
+    #[must_use]
+    pub fn is_active(&self, now: Timestamp) -> bool {
+        self.status(now) == Status::Active
+    }
+}
+
+/// A session together with the member it belongs to, both fit for use.
+#[derive(Debug, Clone)]
+pub struct SignedIn {
+    pub session: Session,
+    pub member: Member,
+}
+
+/// Why a session ended; stored, shown in the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    SignedOut,
+    RevokedByMember,
+    RevokedByOperator,
+    PasswordChanged,
+    MemberDeactivated,
+    OrganizationSuspended,
+    SignedInAgain,
+}
+
+impl End {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::SignedOut => "signed_out",
+            Self::RevokedByMember => "revoked_by_member",
+            Self::RevokedByOperator => "revoked_by_operator",
+            Self::PasswordChanged => "password_changed",
+            Self::MemberDeactivated => "member_deactivated",
+            Self::OrganizationSuspended => "organization_suspended",
+            Self::SignedInAgain => "signed_in_again",
+        }
+    }
+}
+
+/// Starts a session for a member who has proven to be themself just now.
+pub fn start(
+    db: &Write<'_, TenantDb>,
+    tenant: &Tenant,
+    member: &Member,
+    amr: &[&str],
+    rules: &Rules,
+    by: &By,
+) -> Result<(Session, Credential)> {
+    let now = db.now();
+    let token = random::credential(CredentialKind::Session, Some(tenant.id()));
+    let expires_at = now.plus(rules.session_absolute);
+    let session = Session {
+        id: random::id(now),
+        member_id: member.id,
+        amr: amr.iter().map(|&method| method.to_owned()).collect(),
+        auth_time: now,
+        ip_address: by.context.ip_address.clone(),
+        user_agent: by.context.user_agent.clone(),
+        created_at: now,
+        last_seen_at: now,
+        idle_expires_at: now.plus(rules.session_idle).min(expires_at),
+        expires_at,
+        ended_at: None,
+        end_reason: None,
+    };
+    store::insert(db, &session, &hash::credential_hash(&token))?;
+    let by = by.as_actor(Actor::member(member.id, member.display()));
+    audit::record(db, &by, Act::new("session.created").on(target(&session)).with("amr", session.amr.clone()))?;
+    Ok((session, token))
+}
+
+/// The session that a token opens, if both session and member are fit for use now.
+pub fn find(db: &Read<'_, TenantDb>, token: &Credential) -> Result<Option<SignedIn>> {
+    let Some(session) = store::by_token(db, &hash::credential_hash(token))? else { return Ok(None) };
+    usable(db, session)
+}
+
+/// The session with this id, if both session and member are fit for use now.
+pub fn find_by_id(db: &Read<'_, TenantDb>, id: SessionId) -> Result<Option<SignedIn>> {
+    let Some(session) = get(db, id)? else { return Ok(None) };
+    usable(db, session)
+}
+
+/// Looks a token up and notes the sign of life, at most once a minute.
+pub async fn authenticate(tenant: &Tenant, token: &Credential, rules: &Rules) -> Result<Option<SignedIn>> {
+    if token.organization() != Some(tenant.id()) {
+        return Ok(None);
+    }
+    let Some(mut signed_in) = tenant.read(|db| find(db, token)).await? else { return Ok(None) };
+    if is_due(&signed_in.session, tenant.clock().now()) {
+        let session = &mut signed_in.session;
+        *session = tenant.write(|db| touch(db, session, rules)).await?;
+    }
+    Ok(Some(signed_in))
+}
+
+/// Whether a sign of life should be written down.
+#[must_use]
+pub fn is_due(session: &Session, now: Timestamp) -> bool {
+    now.since(session.last_seen_at) >= SIGN_OF_LIFE
+}
+
+/// Notes a sign of life: the idle end moves, the absolute end does not.
+pub fn touch(db: &Write<'_, TenantDb>, session: &Session, rules: &Rules) -> Result<Session> {
+    let mut session = session.clone();
+    session.last_seen_at = db.now();
+    session.idle_expires_at = db.now().plus(rules.session_idle).min(session.expires_at);
+    store::touch(db, &session)?;
+    Ok(session)
+}
+
+/// Ends one session; ending it again changes nothing.
+pub fn end(db: &Write<'_, TenantDb>, id: SessionId, reason: End, by: &By) -> Result<()> {
+    let session = get(db, id)?.ok_or_else(|| Error::new(&codes::SESSION_NOT_FOUND))?;
+    if session.ended_at.is_none() && store::end(db, id, reason.as_str())? {
+        audit::record(db, by, Act::new("session.revoked").on(target(&session)).with("reason", reason.as_str()))?;
+    }
+    Ok(())
+}
+
+/// Ends every session of a member but one; returns how many.
+pub fn end_all_of(
+    db: &Write<'_, TenantDb>,
+    member: MemberId,
+    except: Option<SessionId>,
+    reason: End,
+    by: &By,
+) -> Result<usize> {
+    let ended = store::end_all_of(db, member, except, reason.as_str())?;
+    if ended > 0 {
+        let act = Act::new("member.sessions_revoked").on(Target::new("member", member));
+        audit::record(db, by, act.with("count", ended).with("reason", reason.as_str()))?;
+    }
+    Ok(ended)
+}
+
+/// Ends every session of the organization; returns how many.
+pub fn end_all(db: &Write<'_, TenantDb>, reason: End) -> Result<usize> {
+    store::end_all(db, reason.as_str())
+}
+
+fn usable(db: &Read<'_, TenantDb>, session: Session) -> Result<Option<SignedIn>> {
+    if !session.is_active(db.now()) {
+        return Ok(None);
+    }
+    let member = member::get(db, session.member_id)?.filter(|member| member.status == member::Status::Active);
+    Ok(member.map(|member| SignedIn { session, member }))
+}
+
+fn target(session: &Session) -> Target {
+    Target::new("session", session.id)
+}
+
+/// Whether there are sessions that ended long ago.
+pub fn has_old(db: &Read<'_, TenantDb>) -> Result<bool> {
+    store::has_old(db, db.now().minus(KEPT))
+}
+
+/// Forgets sessions that ended long ago, and with them what applications got from them.
+pub fn forget_old(db: &Write<'_, TenantDb>) -> Result<()> {
+    store::forget_old(db, db.now().minus(KEPT))
+}

@@ -1,0 +1,293 @@
+//! The pages of sign-up, and the arrival at the new organization's own address.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
+use axum::routing::get;
+use serde::Deserialize;
+
+use super::{Handover, Ticket, VALID_MINUTES, begin, finish, is_proven, prove, store};
+use crate::base::{Email, Error, Kind, Secret, Slug, codes};
+use crate::crypto::hash;
+use crate::features::password::HINT;
+use crate::features::password::http::after_sign_in;
+use crate::features::session::http::{by_anonymous, rules, session_cookie};
+use crate::features::{DEPLOYMENT, DeploymentState, TenantState, member, session};
+use crate::outbound::Message;
+use crate::tenants::Tenant;
+use crate::web::cookie::{self, Purpose};
+use crate::web::csrf::Csrf;
+use crate::web::failure::Answer;
+use crate::web::pages::{
+    Address, FormState, Frame, Landing, SignUpCode, SignUpEmail, SignUpOrganization,
+};
+use crate::web::{Form, Place, Query, RequestInfo, reply};
+
+/// Pages on the deployment's own host.
+pub fn deployment_routes() -> Router<DeploymentState> {
+    Router::new()
+        .route("/", get(landing))
+        .route("/find", get(find))
+        .route("/sign-up", get(email_page).post(send_code))
+        .route("/sign-up/code", get(code_page).post(check_code))
+        .route("/sign-up/organization", get(organization_page).post(create))
+}
+
+/// The arrival, on the organization's host.
+pub fn tenant_routes() -> Router<TenantState> {
+    Router::new().route("/relay", get(arrive))
+}
+
+#[derive(Deserialize)]
+struct Found {
+    #[serde(default)]
+    organization: String,
+}
+
+#[derive(Deserialize)]
+struct EmailTyped {
+    #[serde(default)]
+    email: String,
+}
+
+#[derive(Deserialize)]
+struct CodeTyped {
+    #[serde(default)]
+    code: String,
+}
+
+#[derive(Deserialize)]
+struct OrganizationTyped {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    slug: String,
+    #[serde(default)]
+    full_name: String,
+    password: Option<Secret>,
+}
+
+#[derive(Deserialize)]
+struct Arrival {
+    #[serde(default)]
+    token: String,
+}
+
+async fn landing(State(state): State<DeploymentState>) -> Response {
+    reply::page(&draw_landing(&state, FormState::default()))
+}
+
+/// Leads to an organization's sign-in page by what people know of it: the name in its address.
+async fn find(State(state): State<DeploymentState>, Query(found): Query<Found>) -> Answer {
+    let typed = found.organization.trim().to_lowercase();
+    let unknown = |message: &str| {
+        let form = FormState::default().keep("organization", typed.clone()).wrong("organization", message.to_owned());
+        Ok(reply::page_with_status(404, &draw_landing(&state, form)))
+    };
+    if typed.is_empty() {
+        return unknown("Type the name in your organization's address.");
+    }
+    match state.directory.by_name(&typed).await {
+        Ok(route) => Ok(reply::see_other(&format!("{}/sign-in", state.tenant.address.of_organization(route.slug())))),
+        Err(error) if error.is(&codes::ORGANIZATION_NOT_FOUND) => unknown("We know no organization of that name."),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn email_page(State(state): State<DeploymentState>, csrf: Csrf) -> Answer {
+    if !state.sign_up.open {
+        return Err(Error::new(&codes::SIGN_UP_CLOSED).into());
+    }
+    Ok(reply::page(&draw_email(csrf, FormState::default())))
+}
+
+async fn send_code(
+    State(state): State<DeploymentState>,
+    info: RequestInfo,
+    csrf: Csrf,
+    Form(typed): Form<EmailTyped>,
+) -> Answer {
+    let Some(email) = Email::parse(&typed.email) else {
+        let form = FormState::default().keep("email", typed.email).wrong("email", "Type a full e-mail address.");
+        return Ok(reply::page_with_status(422, &draw_email(csrf, form)));
+    };
+    state.tenant.limits.sign_up.check(&(DEPLOYMENT, info.ip_text().unwrap_or_default()))?;
+    let mailbox = state.tenant.mac.mac("mailbox limit", &[email.normalized().as_bytes()]);
+    state.tenant.limits.mailbox.check(&(DEPLOYMENT, mailbox))?;
+    let (ticket, mail) = begin(&state, &email).await?;
+    let message = Message { to: mail.to, subject: mail.subject, text: mail.text, code: mail.code };
+    state.mailer.deliver(&message).await?;
+    Ok(reply::with_cookie(reply::see_other("/sign-up/code"), &ticket_cookie(&state, &ticket)?))
+}
+
+async fn code_page(State(state): State<DeploymentState>, csrf: Csrf, headers: HeaderMap) -> Response {
+    let Some(ticket) = ticket_of(&state, &headers) else { return reply::see_other("/sign-up") };
+    reply::page(&draw_code(&state, csrf, FormState::default(), &ticket))
+}
+
+async fn check_code(
+    State(state): State<DeploymentState>,
+    info: RequestInfo,
+    csrf: Csrf,
+    headers: HeaderMap,
+    Form(typed): Form<CodeTyped>,
+) -> Answer {
+    let Some(ticket) = ticket_of(&state, &headers) else { return Ok(reply::see_other("/sign-up")) };
+    state.tenant.limits.code.check(&(DEPLOYMENT, info.ip_text().unwrap_or_default()))?;
+    match prove(&state, &ticket, &typed.code).await {
+        Ok(()) => Ok(reply::see_other("/sign-up/organization")),
+        Err(error) if error.is(&codes::CODE_INCORRECT) => {
+            let form = FormState::default().wrong("code", error.public_detail().to_owned());
+            Ok(reply::page_with_status(422, &draw_code(&state, csrf, form, &ticket)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn organization_page(State(state): State<DeploymentState>, csrf: Csrf, headers: HeaderMap) -> Answer {
+    match ticket_of(&state, &headers) {
+        Some(ticket) if is_proven(&state, &ticket).await? => {
+            Ok(reply::page(&draw_organization(&state, csrf, FormState::default(), &ticket)))
+        }
+        _ => Ok(reply::see_other("/sign-up")),
+    }
+}
+
+async fn create(
+    State(state): State<DeploymentState>,
+    info: RequestInfo,
+    csrf: Csrf,
+    headers: HeaderMap,
+    Form(typed): Form<OrganizationTyped>,
+) -> Answer {
+    let Some(ticket) = ticket_of(&state, &headers) else { return Ok(reply::see_other("/sign-up")) };
+    let form = FormState::default()
+        .keep("name", typed.name.clone())
+        .keep("slug", typed.slug.clone())
+        .keep("full_name", typed.full_name.clone());
+    let slug = match typed.slug.trim() {
+        "" => None,
+        text => match Slug::parse(text) {
+            Some(slug) => Some(slug),
+            None => {
+                let form = form.wrong("slug", "Use 2 to 63 lower-case letters, digits and inner hyphens.");
+                return Ok(reply::page_with_status(422, &draw_organization(&state, csrf, form, &ticket)));
+            }
+        },
+    };
+    let full_name = Some(typed.full_name).filter(|name| !name.trim().is_empty());
+    let password = typed.password.unwrap_or_else(|| Secret::new(String::new()));
+    match finish(&state, &ticket, typed.name, slug, full_name, password, &by_anonymous(&info)).await {
+        Ok((slug, handover)) => hand_over(&state, &slug, &handover),
+        Err(error) if matches!(error.kind(), Kind::Invalid | Kind::Conflict) && !error.fields().is_empty() => {
+            let status = error.kind().status();
+            let form = form.wrong_fields(error.fields());
+            Ok(reply::page_with_status(status, &draw_organization(&state, csrf, form, &ticket)))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn hand_over(state: &DeploymentState, slug: &Slug, handover: &Handover) -> Answer {
+    let text = serde_json::to_vec(handover)
+        .map_err(|error| Error::internal("a hand-over could not be written").source(error))?;
+    let sealed = state.tenant.boxes.seal("handover", &text);
+    let next = format!("{}/relay?token={sealed}", state.tenant.address.of_organization(slug));
+    let ended = cookie::clear(Purpose::SignUp, state.tenant.address.is_secure());
+    Ok(reply::with_cookie(reply::see_other(&next), &ended))
+}
+
+/// Takes a fresh owner in. A browser that is signed in here already keeps its own session, so that
+/// nobody can be moved into another person's.
+async fn arrive(
+    State(state): State<TenantState>,
+    tenant: Tenant,
+    place: Place,
+    info: RequestInfo,
+    current: session::http::CurrentSession,
+    Query(arrival): Query<Arrival>,
+) -> Answer {
+    if current.0.is_some() {
+        return Ok(reply::see_other(&after_sign_in(&place, None)));
+    }
+    let opened = state.boxes.open("handover", &arrival.token);
+    let handover: Option<Handover> = opened.and_then(|text| serde_json::from_slice(&text).ok());
+    let fits = |handover: &Handover| {
+        handover.credential().is_some_and(|credential| credential.organization() == Some(tenant.id()))
+            && tenant.clock().now().millis() < handover.expires_at
+    };
+    let Some(handover) = handover.filter(fits) else { return Ok(reply::see_other(&place.path("/sign-in"))) };
+    let (rules, by) = (rules(&state, &tenant).await?, by_anonymous(&info));
+    let started = tenant
+        .write(|db| {
+            let Some(credential) = handover.credential() else { return Ok(None) };
+            let Ok(id) = handover.member.parse() else { return Ok(None) };
+            if !store::use_relay(db, &hash::credential_hash(&credential), handover.expires_at)? {
+                return Ok(None);
+            }
+            let member = member::get(db, id)?.filter(|member| member.status == member::Status::Active);
+            let Some(member) = member else { return Ok(None) };
+            session::start(db, &tenant, &member, &["pwd", "otp"], &rules, &by).map(Some)
+        })
+        .await?;
+    match started {
+        Some((_, token)) => {
+            let page = reply::see_other(&after_sign_in(&place, None));
+            Ok(reply::with_cookie(page, &session_cookie(&state, &tenant, &token, &rules)))
+        }
+        None => Ok(reply::see_other(&place.path("/sign-in"))),
+    }
+}
+
+fn ticket_cookie(state: &DeploymentState, ticket: &Ticket) -> Result<String, Error> {
+    let text = serde_json::to_vec(ticket).map_err(|error| Error::internal("a ticket could not be written").source(error))?;
+    let sealed = state.tenant.boxes.seal("sign_up", &text);
+    Ok(cookie::set(Purpose::SignUp, state.tenant.address.is_secure(), &sealed, None))
+}
+
+fn ticket_of(state: &DeploymentState, headers: &HeaderMap) -> Option<Ticket> {
+    let sealed = cookie::read(headers, Purpose::SignUp, state.tenant.address.is_secure())?;
+    serde_json::from_slice(&state.tenant.boxes.open("sign_up", &sealed)?).ok()
+}
+
+fn address(state: &DeploymentState) -> Address {
+    let (before, after) = state.tenant.address.around_slug();
+    Address { before, after }
+}
+
+fn draw_landing(state: &DeploymentState, form: FormState) -> Landing {
+    Landing {
+        frame: Frame::new("Find your organization"),
+        form,
+        address: address(state),
+        sign_up: state.sign_up.open,
+        mailbox: state.tenant.mailbox_url(),
+    }
+}
+
+fn draw_email(csrf: Csrf, form: FormState) -> SignUpEmail {
+    SignUpEmail { frame: Frame::new("Create your organization"), csrf: csrf.token, form }
+}
+
+fn draw_code(state: &DeploymentState, csrf: Csrf, form: FormState, ticket: &Ticket) -> SignUpCode {
+    SignUpCode {
+        frame: Frame::new("Type the code"),
+        csrf: csrf.token,
+        form,
+        email: Some(ticket.email.as_str().to_owned()),
+        valid_minutes: VALID_MINUTES,
+        mailbox: state.tenant.mailbox_url(),
+    }
+}
+
+fn draw_organization(state: &DeploymentState, csrf: Csrf, form: FormState, ticket: &Ticket) -> SignUpOrganization {
+    SignUpOrganization {
+        frame: Frame::new("Name your organization"),
+        csrf: csrf.token,
+        form,
+        address: address(state),
+        email: Some(ticket.email.as_str().to_owned()),
+        password_hint: HINT.to_owned(),
+    }
+}

@@ -1,0 +1,106 @@
+//! F2. The ring of data keys, one an organization and one for the deployment, wrapped by the master key.
+//!
+//! It owns `keyring.sqlite`, a file apart from the catalog: an organization is erased by destroying its
+//! key, which is worth only as much as the history of this file is short. It knows no organization's
+//! file and no table but its own. The master key itself is read from a file or the environment and is
+//! never written here.
+
+use std::path::Path;
+
+use crate::base::{Clock, Error, OrganizationId, Result, codes};
+use crate::crypto::{DataKey, MasterKey};
+use crate::sqlite::{Database, KeyringDb, Opening, bytes_of_new, params};
+
+const MIGRATIONS: &[&str] = &[include_str!("0001_initial.sql")];
+const DEPLOYMENT: &str = "deployment";
+
+/// The keyring of a data directory.
+pub struct Keyring {
+    database: Database<KeyringDb>,
+    master: MasterKey,
+}
+
+impl Keyring {
+    /// Opens the ring, making an empty one on first use. Blocking.
+    pub fn open(directory: &Path, master: MasterKey, clock: Clock) -> Result<Self> {
+        let path = directory.join("keyring.sqlite");
+        if !path.exists() {
+            let bytes = bytes_of_new::<KeyringDb>(directory, MIGRATIONS)?;
+            crate::sqlite::place_file(&path, &bytes)?;
+        }
+        let database = Database::open(Opening { path: &path, migrations: MIGRATIONS, readers: 2, clock })?;
+        Ok(Self { database, master })
+    }
+
+    /// Makes the data key of a new organization; the same one again if a crash came in between.
+    pub async fn create(&self, organization: OrganizationId) -> Result<DataKey> {
+        self.get_or_create(&organization.to_string()).await
+    }
+
+    /// The data key of an organization.
+    pub async fn get(&self, organization: OrganizationId) -> Result<DataKey> {
+        let found = self.find(&organization.to_string()).await?;
+        found.ok_or_else(|| Error::new(&codes::ORGANIZATION_UNAVAILABLE).because("its data key is not in the keyring"))
+    }
+
+    /// The deployment's own data key, made on first use.
+    pub async fn deployment(&self) -> Result<DataKey> {
+        self.get_or_create(DEPLOYMENT).await
+    }
+
+    /// Destroys a key: whatever it sealed is gone, in every copy.
+    pub async fn destroy(&self, organization: OrganizationId) -> Result<()> {
+        self.database
+            .write(|db| db.execute("DELETE FROM data_key WHERE name = ?", params![organization.to_string()]))
+            .await?;
+        Ok(())
+    }
+
+    /// Whether there is a key for the organization.
+    pub async fn holds(&self, organization: OrganizationId) -> Result<bool> {
+        Ok(self.find(&organization.to_string()).await?.is_some())
+    }
+
+    async fn get_or_create(&self, name: &str) -> Result<DataKey> {
+        if let Some(key) = self.find(name).await? {
+            return Ok(key);
+        }
+        let key = DataKey::generate();
+        let wrapped = self.master.wrap(name, &key);
+        let stored = self
+            .database
+            .write(|db| {
+                db.execute(
+                    "INSERT INTO data_key (name, wrapped, master_key_id, created_at) VALUES (?, ?, ?, ?)
+                     ON CONFLICT (name) DO NOTHING",
+                    params![name, wrapped, self.master.id(), db.now()],
+                )
+            })
+            .await?;
+        // Somebody else was faster: theirs is the key.
+        if stored == 0 { self.find(name).await?.ok_or_else(|| Error::internal("a data key vanished")) } else { Ok(key) }
+    }
+
+    async fn find(&self, name: &str) -> Result<Option<DataKey>> {
+        let row = self
+            .database
+            .read(|db| {
+                db.one("SELECT wrapped, master_key_id FROM data_key WHERE name = ?", params![name], |row| {
+                    Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, String>(1)?))
+                })
+            })
+            .await?;
+        row.map(|(wrapped, master_key_id)| {
+            self.master.unwrap(name, &wrapped).map_err(|error| {
+                Error::new(&codes::ORGANIZATION_UNAVAILABLE)
+                    .because(format!(
+                        "its data key cannot be unwrapped: it was wrapped by master key {master_key_id}, and this \
+                         server has {}",
+                        self.master.id()
+                    ))
+                    .source(error)
+            })
+        })
+        .transpose()
+    }
+}

@@ -1,0 +1,26 @@
+//! Bulkhead: an identity service for B2B SaaS in which every customer organization lives in its own
+//! SQLite file.
+//!
+//! Floors; imports point down only (`tests/it/architecture.rs` holds the house to it):
+//!
+//! - F0 `base`: pure values. `config`: the settings.
+//! - F1 `sqlite`, `crypto`, `outbound`: the outside world, without knowledge of the product.
+//! - F2 `keyring`, `catalog`, `tenants`: keys, routing, files.
+//! - F3 `web`: the edge kit.
+//! - F4 `features`: one folder a capability.
+//! - F5 `jobs`, `router`, `app`, `cli`: composition.
+
+pub mod app;
+pub mod base;
+pub mod catalog;
+pub mod cli;
+pub mod config;
+pub mod crypto;
+pub mod features;
+pub mod jobs;
+pub mod keyring;
+pub mod outbound;
+pub mod router;
+pub mod sqlite;
+pub mod tenants;
+pub mod web;

@@ -1,0 +1,286 @@
+//! Resolution: which organization a request names, if any, and which router it is for.
+//!
+//! Four ways to name one: host, path (`/o/{org}`, `/v1/organizations/{org}`), the header
+//! `Bulkhead-Organization` from a configured proxy, and the hint inside a credential. Two that disagree
+//! are a 400, never a silent choice.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{Uri, header};
+use axum::response::{IntoResponse, Response};
+use tower::ServiceExt;
+
+use super::hint;
+use crate::base::{Error, HostName, OrganizationId, Result, codes};
+use crate::catalog::{Directory, State as OrganizationState, TenantRoute};
+use crate::features::organization;
+use crate::tenants::{Tenant, Tenants};
+use crate::web::access::presented_key;
+use crate::web::{Address, Caller, Failure, IssuerKind, Place};
+
+/// Everything behind the front door; cheap to clone.
+#[derive(Clone)]
+pub struct Front(pub(super) Arc<Inner>);
+
+pub(super) struct Inner {
+    pub address: Address,
+    pub directory: Directory,
+    pub tenants: Tenants,
+    pub trust: Trust,
+    pub tenant: Router,
+    pub deployment: Router,
+    pub api: Router,
+}
+
+/// Whose word counts for the header that names an organization.
+#[derive(Debug, Clone, Default)]
+pub struct Trust {
+    pub header: bool,
+    pub proxies: Vec<ipnet::IpNet>,
+}
+
+/// The peer's own address, as accepted.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
+/// Which router answers.
+enum Door {
+    Tenant,
+    Deployment,
+    Api,
+}
+
+impl Front {
+    #[must_use]
+    pub fn new(
+        address: Address,
+        directory: Directory,
+        tenants: Tenants,
+        trust: Trust,
+        [tenant, deployment, api]: [Router; 3],
+    ) -> Self {
+        Self(Arc::new(Inner { address, directory, tenants, trust, tenant, deployment, api }))
+    }
+
+    /// The paths of the three routers, for the test that walks them all.
+    #[must_use]
+    pub fn paths(&self) -> [Vec<String>; 3] {
+        [&self.0.tenant, &self.0.deployment, &self.0.api].map(super::paths)
+    }
+}
+
+/// The public way in.
+pub async fn dispatch(State(front): State<Front>, request: Request) -> Response {
+    match route(&front, request).await {
+        Ok((door, request)) => enter(&front, door, request).await,
+        Err(error) => Failure::from(error).into_response(),
+    }
+}
+
+/// The way in for the local operator: the API and nothing else, whatever the host.
+pub async fn dispatch_local(State(front): State<Front>, request: Request) -> Response {
+    let (mut parts, body) = request.into_parts();
+    let named = match organization_in_api_path(parts.uri.path()) {
+        Some(name) => admit_to_api(&front, &name, None, &mut parts).await,
+        None => Ok(()),
+    };
+    match named {
+        Ok(()) => enter(&front, Door::Api, Request::from_parts(parts, body)).await,
+        Err(error) => Failure::from(error).into_response(),
+    }
+}
+
+async fn enter(front: &Front, door: Door, request: Request) -> Response {
+    let place = request.extensions().get::<Place>().cloned();
+    let router = match door {
+        Door::Tenant => &front.0.tenant,
+        Door::Deployment => &front.0.deployment,
+        Door::Api => &front.0.api,
+    };
+    let mut response = match router.clone().oneshot(request).await {
+        Ok(response) => response,
+        Err(never) => match never {},
+    };
+    // A refusal is drawn further out, and wants to look like the organization's.
+    if let Some(place) = place {
+        response.extensions_mut().insert(place);
+    }
+    response
+}
+
+async fn route(front: &Front, request: Request) -> Result<(Door, Request)> {
+    let (mut parts, body) = request.into_parts();
+    let by_host = by_host(front, &parts).await?;
+    let by_header = by_header(front, &parts).await?;
+    let path = parts.uri.path().to_owned();
+
+    if path.starts_with("/v1/") && path != "/v1/session" {
+        let outside = agree(by_host, by_header)?;
+        match organization_in_api_path(&path) {
+            Some(name) => admit_to_api(front, &name, outside, &mut parts).await?,
+            None => {
+                // An organization's key on an operation of the deployment: known, so that it can be told
+                // that it may not.
+                if let Some(id) = key_hint(&parts)
+                    && let Ok(route) = front.0.directory.by_id(id).await
+                {
+                    admit(front, route, None, &mut parts).await?;
+                }
+            }
+        }
+        return Ok((Door::Api, Request::from_parts(parts, body)));
+    }
+
+    let mut base = String::new();
+    let mut by_path = None;
+    if let Some(rest) = path.strip_prefix("/o/") {
+        let (name, inner) = rest.split_once('/').unwrap_or((rest, ""));
+        by_path = Some(front.0.directory.by_name(name).await?);
+        base = format!("/o/{name}");
+        rewrite(&mut parts, &format!("/{inner}"))?;
+    }
+    if let Some(route) = agree(agree(by_host, by_header)?, by_path)? {
+        admit(front, route, Some((base, IssuerKind::Organization)), &mut parts).await?;
+        return Ok((Door::Tenant, Request::from_parts(parts, body)));
+    }
+    // On the deployment's own host: its issuer's endpoints work for the organization that the
+    // credential names.
+    let (hinted, request) = hint::of(Request::from_parts(parts, body)).await?;
+    let Some(id) = hinted else { return Ok((Door::Deployment, request)) };
+    let (mut parts, body) = request.into_parts();
+    let route = front.0.directory.by_id(id).await?;
+    let base = format!("/o/{}", route.slug());
+    admit(front, route, Some((base, IssuerKind::Deployment)), &mut parts).await?;
+    Ok((Door::Tenant, Request::from_parts(parts, body)))
+}
+
+async fn by_host(front: &Front, parts: &Parts) -> Result<Option<TenantRoute>> {
+    let text = parts.headers.get(header::HOST).and_then(|value| value.to_str().ok());
+    let text = text.or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
+    let host = text.and_then(HostName::parse).ok_or_else(|| Error::new(&codes::MALFORMED_HOST))?;
+    if parts.headers.get_all(header::HOST).iter().count() > 1 {
+        return Err(Error::new(&codes::MALFORMED_HOST));
+    }
+    let own = front.0.address.host();
+    if host == *own {
+        Ok(None)
+    } else if let Some(label) = host.label_before(own) {
+        front.0.directory.by_name(label).await.map(Some)
+    } else {
+        front.0.directory.by_host(&host).await.map(Some)
+    }
+}
+
+async fn by_header(front: &Front, parts: &Parts) -> Result<Option<TenantRoute>> {
+    let Some(value) = parts.headers.get("bulkhead-organization") else { return Ok(None) };
+    let peer = parts.extensions.get::<Peer>().map(|peer| peer.0);
+    let trusted = peer.is_some_and(|peer| front.0.trust.proxies.iter().any(|net| net.contains(&peer)));
+    if !front.0.trust.header || !trusted {
+        return Ok(None);
+    }
+    let name = value.to_str().map_err(|_| Error::new(&codes::MALFORMED_REQUEST))?;
+    front.0.directory.by_name(name).await.map(Some)
+}
+
+fn agree(one: Option<TenantRoute>, other: Option<TenantRoute>) -> Result<Option<TenantRoute>> {
+    match (one, other) {
+        (Some(one), Some(other)) if one.organization() != other.organization() => {
+            Err(Error::new(&codes::ORGANIZATION_CONFLICT))
+        }
+        (one, other) => Ok(one.or(other)),
+    }
+}
+
+/// The API of one organization: path, host, header and key must all mean the same one.
+async fn admit_to_api(front: &Front, name: &str, outside: Option<TenantRoute>, parts: &mut Parts) -> Result<()> {
+    let hint = key_hint(parts);
+    let named = match front.0.directory.by_name(name).await {
+        Ok(route) => Some(route),
+        Err(error) if error.is(&codes::ORGANIZATION_NOT_FOUND) => None,
+        Err(error) => return Err(error),
+    };
+    // The same answer whether the other organization exists or not: a key tells nothing of others.
+    if let Some(hint) = hint
+        && named.as_ref().map(TenantRoute::organization) != Some(hint)
+    {
+        return Err(Error::new(&codes::ORGANIZATION_CONFLICT));
+    }
+    let is_local = parts.extensions.get::<Caller>().is_some();
+    // Without any credential nothing is looked up or opened.
+    if !is_local && presented_key(&parts.headers).is_none() {
+        return Err(Error::new(&codes::UNAUTHENTICATED));
+    }
+    let Some(named) = agree(named, outside)? else { return Ok(()) };
+    admit(front, named, None, parts).await
+}
+
+/// Opens the organization and hands it to the request: the one place where that happens.
+async fn admit(
+    front: &Front,
+    route: TenantRoute,
+    place: Option<(String, IssuerKind)>,
+    parts: &mut Parts,
+) -> Result<()> {
+    // A suspended organization can be administered by operators, and by nobody else.
+    let by_operator = place.is_none() && key_hint(parts).is_none();
+    let suspended = route.state() != OrganizationState::Active && !by_operator;
+    let tenant = front.0.tenants.open(&route).await?;
+    tracing::Span::current().record("organization", tracing::field::display(tenant.id()));
+    if let Some((base, issuer)) = place {
+        parts.extensions.insert(place_of(front, &route, &tenant, base, issuer).await?);
+    }
+    if suspended {
+        return Err(Error::new(&codes::ORGANIZATION_SUSPENDED));
+    }
+    parts.extensions.insert::<Tenant>(tenant);
+    Ok(())
+}
+
+async fn place_of(
+    front: &Front,
+    route: &TenantRoute,
+    tenant: &Tenant,
+    base: String,
+    issuer: IssuerKind,
+) -> Result<Place> {
+    let organization = organization::current(tenant).await?;
+    let url = front.0.address.of_organization(route.slug());
+    let issuer_url = match issuer {
+        IssuerKind::Organization => url.clone(),
+        IssuerKind::Deployment => front.0.address.origin().to_owned(),
+    };
+    Ok(Place {
+        base,
+        slug: route.slug().clone(),
+        url,
+        issuer,
+        issuer_url,
+        display_name: organization.name.clone(),
+        accent: organization.accent.clone(),
+    })
+}
+
+fn organization_in_api_path(path: &str) -> Option<String> {
+    let rest = path.strip_prefix("/v1/organizations/")?;
+    let name = rest.split('/').next().filter(|name| !name.is_empty())?;
+    // As typed into an address: `%2E` and the like decode to what was meant.
+    let pairs = crate::web::extract::pairs_of(format!("x={}", name.replace('+', "%2B")).as_bytes()).ok()?;
+    pairs.into_iter().next().map(|(_, value)| value)
+}
+
+/// The organization that an API key names.
+fn key_hint(parts: &Parts) -> Option<OrganizationId> {
+    presented_key(&parts.headers)?.organization()
+}
+
+/// What stands below `/o/{org}` is the same as on the organization's own host.
+fn rewrite(parts: &mut Parts, path: &str) -> Result<()> {
+    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let uri: Uri = format!("{path}{query}").parse().map_err(|_| Error::new(&codes::MALFORMED_REQUEST))?;
+    parts.uri = uri;
+    Ok(())
+}

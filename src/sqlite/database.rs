@@ -1,0 +1,219 @@
+//! One open file: a writer, a few readers, and the gates in front of them.
+
+use std::marker::PhantomData;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
+
+use r2d2::{ManageConnection, Pool};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use scheduled_thread_pool::ScheduledThreadPool;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::handle::{Kind, Read, Write};
+use super::open::{Mode, check_stamp, migrate, open};
+use crate::base::{Clock, Error, Result, codes};
+
+/// How long a request waits for its turn at a file before it is told to come back.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The WAL is folded back into the file when it has grown to this.
+const CHECKPOINT_BYTES: u64 = 4 << 20;
+
+/// r2d2 would start three threads for every pool; all pools of the process share these two.
+static HELPERS: LazyLock<Arc<ScheduledThreadPool>> =
+    LazyLock::new(|| Arc::new(ScheduledThreadPool::builder().num_threads(2).thread_name_pattern("sqlite-{}").build()));
+
+/// How to open a file.
+pub struct Opening<'a> {
+    pub path: &'a Path,
+    pub migrations: &'a [&'static str],
+    /// Read-only connections at the most.
+    pub readers: u32,
+    pub clock: Clock,
+}
+
+/// An open file of kind `K`.
+pub struct Database<K: Kind> {
+    path: PathBuf,
+    clock: Clock,
+    writer: Pool<Connections>,
+    write_gate: Semaphore,
+    readers: Pool<Connections>,
+    read_gate: Semaphore,
+    dirty: AtomicBool,
+    kind: PhantomData<fn() -> K>,
+}
+
+impl<K: Kind> Database<K> {
+    /// Opens an existing file, checks its stamp and migrates it if it is older. Blocking.
+    ///
+    /// The first connection is opened here and not by the pool, so that a missing or damaged file
+    /// fails at once with its own reason.
+    pub fn open(opening: Opening<'_>) -> Result<Self> {
+        let first = open(opening.path, Mode::Read)?;
+        let version = check_stamp::<K>(&first)?;
+        let writer = if usize::try_from(version).is_ok_and(|version| version == opening.migrations.len()) {
+            None
+        } else {
+            let writer = open(opening.path, Mode::Write)?;
+            migrate::<K>(&writer, opening.migrations)?;
+            Some(writer)
+        };
+        Ok(Self {
+            path: opening.path.to_owned(),
+            clock: opening.clock,
+            writer: pool(opening.path, Mode::Write, 1, writer),
+            write_gate: Semaphore::new(1),
+            readers: pool(opening.path, Mode::Read, opening.readers, Some(first)),
+            read_gate: Semaphore::new(opening.readers as usize),
+            dirty: AtomicBool::new(false),
+            kind: PhantomData,
+        })
+    }
+
+    /// Short reads: runs where it is called, because a hop to another thread costs ten look-ups.
+    pub async fn read<T>(&self, work: impl FnOnce(&Read<'_, K>) -> Result<T>) -> Result<T> {
+        let _turn = turn(&self.read_gate).await?;
+        self.read_now(work)
+    }
+
+    /// Reads without a bound, such as a whole audit log: other requests go on meanwhile.
+    pub async fn scan<T>(&self, work: impl FnOnce(&Read<'_, K>) -> Result<T>) -> Result<T> {
+        let _turn = turn(&self.read_gate).await?;
+        tokio::task::block_in_place(|| self.read_now(work))
+    }
+
+    /// One transaction: committed and on disk when this returns `Ok`, undone on `Err`.
+    ///
+    /// The closure runs to its end even if the client has gone, so what it does must be idempotent
+    /// or single-use.
+    pub async fn write<T>(&self, work: impl FnOnce(&Write<'_, K>) -> Result<T>) -> Result<T> {
+        let _turn = turn(&self.write_gate).await?;
+        tokio::task::block_in_place(|| {
+            let connection = self.writer.get()?;
+            let transaction = Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)?;
+            let value = work(&Write::new(&transaction, self.clock.now()))?;
+            transaction.commit()?;
+            self.dirty.store(true, Ordering::Relaxed);
+            if self.wal_bytes() > CHECKPOINT_BYTES {
+                checkpoint(&connection);
+            }
+            Ok(value)
+        })
+    }
+
+    /// Folds the WAL into the file, if something was written. Blocking; for eviction and shutdown.
+    pub fn settle(&self) {
+        if self.dirty.swap(false, Ordering::Relaxed)
+            && let Ok(connection) = self.writer.get()
+        {
+            checkpoint(&connection);
+        }
+    }
+
+    /// `PRAGMA quick_check`: what is wrong with the file, or nothing.
+    pub async fn quick_check(&self) -> Result<Vec<String>> {
+        let _turn = turn(&self.read_gate).await?;
+        tokio::task::block_in_place(|| {
+            let connection = self.readers.get()?;
+            let mut statement = connection.prepare("PRAGMA quick_check(20)")?;
+            let lines = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+            Ok(if lines == ["ok"] { Vec::new() } else { lines })
+        })
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Connections that are open now, readers and writer.
+    #[must_use]
+    pub fn connections(&self) -> u32 {
+        self.readers.state().connections + self.writer.state().connections
+    }
+
+    #[must_use]
+    pub const fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    fn read_now<T>(&self, work: impl FnOnce(&Read<'_, K>) -> Result<T>) -> Result<T> {
+        let connection = self.readers.get()?;
+        // One transaction for all reads of the closure: they see one state, and the WAL's locks are
+        // taken once instead of at every statement.
+        let transaction = Transaction::new_unchecked(&connection, TransactionBehavior::Deferred)?;
+        work(&Read::new(&transaction, self.clock.now()))
+    }
+
+    fn wal_bytes(&self) -> u64 {
+        let mut wal = self.path.clone().into_os_string();
+        wal.push("-wal");
+        // The WAL carries no locks: looking at its size is harmless, unlike at the file itself.
+        std::fs::metadata(wal).map_or(0, |metadata| metadata.len())
+    }
+}
+
+impl<K: Kind> Drop for Database<K> {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+async fn turn(gate: &Semaphore) -> Result<SemaphorePermit<'_>> {
+    match gate.try_acquire() {
+        Ok(permit) => Ok(permit),
+        Err(_) => match tokio::time::timeout(PATIENCE, gate.acquire()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Error::new(&codes::ORGANIZATION_BUSY).retry_after(Duration::from_secs(1))),
+        },
+    }
+}
+
+fn checkpoint(connection: &Connection) {
+    // Busy is no fault: a reader is still in the WAL, and the next checkpoint will get it.
+    if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
+        tracing::warn!(%error, "checkpoint failed; it will be tried again");
+    }
+}
+
+fn pool(path: &Path, mode: Mode, size: u32, first: Option<Connection>) -> Pool<Connections> {
+    Pool::builder()
+        .max_size(size.max(1))
+        .min_idle(Some(0))
+        .test_on_check_out(false)
+        // Without these there is no timer for an idle pool; eviction closes what is not used.
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .connection_timeout(Duration::from_secs(3))
+        .thread_pool(Arc::clone(&HELPERS))
+        .build_unchecked(Connections { path: path.to_owned(), mode, first: Mutex::new(first) })
+}
+
+/// Makes the connections of a pool; the first is the one that was opened to check the file.
+struct Connections {
+    path: PathBuf,
+    mode: Mode,
+    first: Mutex<Option<Connection>>,
+}
+
+impl ManageConnection for Connections {
+    type Connection = Connection;
+    type Error = Error;
+
+    fn connect(&self) -> Result<Connection> {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.map_or_else(|| open(&self.path, self.mode), Ok)
+    }
+
+    fn is_valid(&self, _: &mut Connection) -> Result<()> {
+        Ok(())
+    }
+
+    fn has_broken(&self, connection: &mut Connection) -> bool {
+        // A connection must come back outside a transaction.
+        !connection.is_autocommit()
+    }
+}

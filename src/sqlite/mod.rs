@@ -1,0 +1,47 @@
+//! F1. The only room that names rusqlite and r2d2. It knows no table and no tenant.
+//!
+//! It owns how a file is opened, tuned, read, written, migrated and checkpointed. A [`Database`] hands
+//! out two handles and nothing else: [`Read`], which cannot write, and [`Write`], which lives inside one
+//! `BEGIN IMMEDIATE` transaction. Both carry the kind of database they belong to, so that code for an
+//! organization's file does not compile against the catalog, and take only `&'static str` as SQL, so
+//! that no statement is ever put together from input.
+//!
+//! Never open a live file with anything but this room: closing any other descriptor of it in this
+//! process drops SQLite's locks (sqlite.org/howtocorrupt.html section 2.2).
+
+mod database;
+mod error;
+mod handle;
+mod open;
+mod values;
+
+pub use database::{Database, Opening};
+pub use error::is_damage;
+pub use handle::{Kind, Read, Write};
+pub use open::{build, bytes_of_new, place_file, sync_directory, version};
+pub use rusqlite::{Row, params};
+pub use values::unfit;
+
+/// What a row mapper returns: the first column that does not fit ends it.
+pub type RowResult<T> = rusqlite::Result<T>;
+
+/// The kind of an organization's file.
+pub enum TenantDb {}
+/// The kind of the one global directory.
+pub enum CatalogDb {}
+/// The kind of the ring of wrapped keys.
+pub enum KeyringDb {}
+
+impl Kind for TenantDb {
+    const NAME: &'static str = "organization";
+    // "BHt1", "BHc1", "BHk1": big-endian ASCII, so that `file` and a hex dump tell them apart.
+    const APPLICATION_ID: i32 = 0x4248_7431;
+}
+impl Kind for CatalogDb {
+    const NAME: &'static str = "catalog";
+    const APPLICATION_ID: i32 = 0x4248_6331;
+}
+impl Kind for KeyringDb {
+    const NAME: &'static str = "keyring";
+    const APPLICATION_ID: i32 = 0x4248_6b31;
+}

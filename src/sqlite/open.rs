@@ -1,0 +1,191 @@
+//! One connection: flags, pragmas, limits, stamps, migrations; and files made from nothing.
+
+use std::path::Path;
+use std::sync::Once;
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::limits::Limit;
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, ffi};
+
+use super::handle::{Kind, Write};
+use crate::base::{Error, Result, Timestamp, codes};
+
+/// SQLite before 3.51.3 has a race in resetting the WAL that can lose commits.
+const OLDEST: i32 = 3_051_003;
+
+/// How a connection may use its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    Read,
+    Write,
+    /// A private file that nobody else knows yet: no fsync, no shared memory.
+    Build,
+}
+
+/// The version of the linked SQLite, such as "3.54.1".
+#[must_use]
+pub fn version() -> &'static str {
+    rusqlite::version()
+}
+
+/// Opens an existing file; never creates one.
+pub(super) fn open(path: &Path, mode: Mode) -> Result<Connection> {
+    configure_library()?;
+    let access = if mode == Mode::Read { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
+    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(Duration::from_secs(5))?;
+    for (option, value) in [
+        (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
+        (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
+        (DbConfig::SQLITE_DBCONFIG_ENABLE_FKEY, true),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DML, false),
+        (DbConfig::SQLITE_DBCONFIG_DQS_DDL, false),
+        // Checkpoints are ours: a close must not rewrite what a replicator has not read yet.
+        (DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, mode != Mode::Build),
+    ] {
+        connection.set_db_config(option, value)?;
+    }
+    for (limit, value) in [
+        // No statement can ever span two files.
+        (Limit::SQLITE_LIMIT_ATTACHED, 0),
+        (Limit::SQLITE_LIMIT_LENGTH, 16 << 20),
+        (Limit::SQLITE_LIMIT_SQL_LENGTH, 64 << 10),
+        (Limit::SQLITE_LIMIT_EXPR_DEPTH, 64),
+        (Limit::SQLITE_LIMIT_VDBE_OP, 25_000),
+    ] {
+        connection.set_limit(limit, value)?;
+    }
+    connection.set_prepared_statement_cache_capacity(32);
+    // One batch: each pragma costs a prepare. `synchronous` is FULL because what is stored here
+    // (credentials, revocations, audit) must survive a power cut once it was acknowledged.
+    connection.execute_batch(match mode {
+        Mode::Build => {
+            "PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=OFF; PRAGMA temp_store=MEMORY; PRAGMA secure_delete=ON"
+        }
+        Mode::Read => "PRAGMA cell_size_check=ON; PRAGMA cache_size=-256; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY",
+        Mode::Write => {
+            "PRAGMA synchronous=FULL; PRAGMA fullfsync=ON; PRAGMA checkpoint_fullfsync=ON; PRAGMA cell_size_check=ON; \
+             PRAGMA cache_size=-256; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=0; \
+             PRAGMA journal_size_limit=4194304; PRAGMA secure_delete=ON"
+        }
+    })?;
+    Ok(connection)
+}
+
+/// Refuses a file that is not of kind `K`, then tells its schema version.
+pub(super) fn check_stamp<K: Kind>(connection: &Connection) -> Result<i32> {
+    let (application_id, version): (i32, i32) = connection.query_row(
+        "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version)",
+        [],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    if application_id != K::APPLICATION_ID {
+        return Err(Error::new(&codes::ORGANIZATION_UNAVAILABLE)
+            .because(format!("the file is not a Bulkhead {} (application_id {application_id:#x})", K::NAME)));
+    }
+    Ok(version)
+}
+
+/// Brings the file to the newest schema, one transaction a step; never goes back.
+pub(super) fn migrate<K: Kind>(connection: &Connection, migrations: &[&'static str]) -> Result<()> {
+    let newest = i32::try_from(migrations.len()).unwrap_or(i32::MAX);
+    let version = check_stamp::<K>(connection)?;
+    if version > newest {
+        return Err(Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(format!(
+            "the {} has schema version {version}, newer than this program knows ({newest})",
+            K::NAME
+        )));
+    }
+    for (step, sql) in (version + 1..).zip(&migrations[usize::try_from(version).unwrap_or(0)..]) {
+        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+        // Another connection may have been faster.
+        if check_stamp::<K>(&transaction)? < step {
+            transaction.execute_batch(sql)?;
+            transaction.pragma_update(None, "user_version", step)?;
+        }
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+/// The bytes of a new, empty file of kind `K` with the newest schema, in WAL mode.
+///
+/// Copying these is far faster than running the migrations again for every organization.
+pub fn bytes_of_new<K: Kind>(scratch: &Path, migrations: &[&'static str]) -> Result<Vec<u8>> {
+    let file = scratch.join("template.sqlite");
+    let _ = std::fs::remove_file(&file);
+    std::fs::write(&file, []).map_err(|error| io("cannot write", &file, error))?;
+    {
+        let connection = open(&file, Mode::Build)?;
+        connection.pragma_update(None, "journal_mode", "MEMORY")?;
+        connection.pragma_update(None, "application_id", K::APPLICATION_ID)?;
+        migrate::<K>(&connection, migrations)?;
+        connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 1)?;
+        connection.execute_batch("VACUUM")?;
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+    }
+    let bytes = std::fs::read(&file).map_err(|error| io("cannot read", &file, error))?;
+    let _ = std::fs::remove_file(&file);
+    Ok(bytes)
+}
+
+/// Writes a new file at `path` from a template, fills it in one transaction, and syncs it.
+///
+/// The file is private until this returns: the caller then moves it to where it can be found.
+pub fn build<K: Kind, T>(
+    path: &Path,
+    template: &[u8],
+    now: Timestamp,
+    fill: impl FnOnce(&Write<'_, K>) -> Result<T>,
+) -> Result<T> {
+    std::fs::write(path, template).map_err(|error| io("cannot write", path, error))?;
+    let value = {
+        let connection = open(path, Mode::Build)?;
+        let transaction = Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)?;
+        let value = fill(&Write::new(&transaction, now))?;
+        transaction.commit()?;
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+        value
+    };
+    let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(|error| io("cannot sync", path, error))?;
+    Ok(value)
+}
+
+fn io(what: &str, path: &Path, error: std::io::Error) -> Error {
+    Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(format!("{what} {}", path.display())).source(error)
+}
+
+/// Once, before the first connection: memory for thousands of connections instead of for one.
+fn configure_library() -> Result<()> {
+    static ONCE: Once = Once::new();
+    #[allow(unsafe_code, reason = "sqlite3_config has no safe binding; it runs once, before any connection exists")]
+    ONCE.call_once(|| unsafe {
+        // No page cache reserved up front, a small lookaside: 308 KiB a connection become about 230.
+        ffi::sqlite3_config(ffi::SQLITE_CONFIG_PAGECACHE, std::ptr::null_mut::<std::ffi::c_void>(), 0_i32, 0_i32);
+        ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOOKASIDE, 512_i32, 32_i32);
+    });
+    if rusqlite::version_number() < OLDEST {
+        return Err(Error::internal(format!("SQLite {} is too old: it can lose commits", rusqlite::version())));
+    }
+    Ok(())
+}
+
+/// Puts a file where it can be found, whole or not at all: temporary name, fsync, rename, fsync of the
+/// directory. Blocking.
+pub fn place_file(path: &Path, bytes: &[u8]) -> Result<()> {
+    let temporary = path.with_extension("new");
+    std::fs::write(&temporary, bytes)
+        .and_then(|()| std::fs::File::open(&temporary)?.sync_all())
+        .and_then(|()| std::fs::rename(&temporary, path))
+        .map_err(|error| io("cannot write", path, error))?;
+    path.parent().map_or(Ok(()), sync_directory)
+}
+
+/// Makes renames and removals in a directory survive a power cut.
+pub fn sync_directory(directory: &Path) -> Result<()> {
+    std::fs::File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| io("cannot sync", directory, error))
+}

@@ -1,0 +1,93 @@
+//! Making a file, whole or not at all, and clearing up after a crash in the middle.
+//!
+//! Order: names reserved in the catalog (`creating`), data key in the keyring, file put together in
+//! `.building/`, moved into place in one rename, catalog row `active`. Whatever a crash leaves is either
+//! complete from the rename on, or can be thrown away before it.
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, PoisonError};
+
+use super::open_files::Tenants;
+use super::{MIGRATIONS, path};
+use crate::base::{Error, OrganizationId, Result, codes};
+use crate::catalog::Claim;
+use crate::crypto::Sealer;
+use crate::sqlite::{TenantDb, Write, build, bytes_of_new, sync_directory};
+
+impl Tenants {
+    /// Makes the file of a claimed organization; `fill` stamps and seeds it in its first transaction.
+    pub async fn create<T>(
+        &self,
+        claim: &Claim,
+        fill: impl FnOnce(&Write<'_, TenantDb>, &Sealer) -> Result<T>,
+    ) -> Result<T> {
+        let id = claim.id();
+        let key = self.0.keyring.create(id).await?;
+        let sealer = Sealer::new(id, &key);
+        tokio::task::block_in_place(|| {
+            let workshop = path::building(&self.0.root, id);
+            let place = path::directory(&self.0.root, id);
+            fs::create_dir_all(&workshop).map_err(|error| failed("cannot make", &workshop, error))?;
+            let (now, template) = (self.0.clock.now(), self.template()?);
+            let value = build::<TenantDb, T>(&workshop.join("db.sqlite"), &template, now, |db| fill(db, &sealer))?;
+            sync_directory(&workshop)?;
+            let shard = make_shard(&self.0.root, &place)?;
+            fs::rename(&workshop, &place).map_err(|error| failed("cannot place", &place, error))?;
+            sync_directory(shard)?;
+            Ok(value)
+        })
+    }
+
+    /// Whether the file of an organization that is still `creating` was completed before a crash.
+    #[must_use]
+    pub fn is_in_place(&self, id: OrganizationId) -> bool {
+        path::file(&self.0.root, id).exists()
+    }
+
+    /// Throws away what a creation left that never came into place: its key and its workshop.
+    pub async fn discard(&self, id: OrganizationId) -> Result<()> {
+        self.0.keyring.destroy(id).await?;
+        let workshop = path::building(&self.0.root, id);
+        if workshop.exists() {
+            fs::remove_dir_all(&workshop).map_err(|error| failed("cannot remove", &workshop, error))?;
+        }
+        Ok(())
+    }
+
+    /// Whether the keyring holds the key of an organization, for checks.
+    pub async fn has_key(&self, id: OrganizationId) -> Result<bool> {
+        self.0.keyring.holds(id).await
+    }
+
+    /// Makes `orgs/` and its workshop.
+    pub(super) fn prepare_root(&self) -> Result<()> {
+        let workshop = self.0.root.join(".building");
+        fs::create_dir_all(&workshop).map_err(|error| failed("cannot make", &workshop, error))
+    }
+
+    /// The bytes of an empty file, made at the first creation.
+    fn template(&self) -> Result<Arc<Vec<u8>>> {
+        let mut template = self.0.template.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bytes) = &*template {
+            return Ok(Arc::clone(bytes));
+        }
+        let bytes = Arc::new(bytes_of_new::<TenantDb>(&self.0.root.join(".building"), MIGRATIONS)?);
+        Ok(Arc::clone(template.insert(bytes)))
+    }
+}
+
+/// Makes the directories above `place` and returns the nearest, new ones synced into their parents.
+fn make_shard<'a>(root: &Path, place: &'a Path) -> Result<&'a Path> {
+    let shard = place.parent().unwrap_or(place);
+    if !shard.exists() {
+        fs::create_dir_all(shard).map_err(|error| failed("cannot make", shard, error))?;
+        sync_directory(shard.parent().unwrap_or(root))?;
+        sync_directory(root)?;
+    }
+    Ok(shard)
+}
+
+fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {
+    Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(format!("{what} {}", path.display())).source(error)
+}

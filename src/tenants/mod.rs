@@ -1,0 +1,17 @@
+//! F2. Organizations' files: where they are, opening them on demand, keeping the used ones open,
+//! making new ones.
+//!
+//! It owns the directory `orgs/`. A [`Tenant`] is the only way to an organization's data, and
+//! [`Tenants::open`] is the only way to a [`Tenant`]: it takes a [`TenantRoute`], which only the
+//! catalog's directory can make. It knows one fact about what is inside a file: its stamp.
+
+mod create;
+mod open_files;
+mod path;
+mod tenant;
+
+pub use open_files::{Limits, Tenants};
+pub use tenant::Tenant;
+
+/// The schema of an organization's file, oldest step first.
+pub const MIGRATIONS: &[&str] = &[include_str!("../../tenant-schema/0001_initial.sql")];

@@ -1,0 +1,106 @@
+//! One open organization.
+
+use std::any::{Any, TypeId};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::base::{Clock, OrganizationId, Result};
+use crate::crypto::Sealer;
+use crate::sqlite::{Database, Read, TenantDb, Write, is_damage};
+
+use super::open_files::{Attention, Faults};
+
+/// A handle to one organization's file. There is no public constructor; while a clone of it exists,
+/// the file stays open.
+#[derive(Clone)]
+pub struct Tenant(pub(super) Arc<Open>);
+
+pub(super) struct Open {
+    pub id: OrganizationId,
+    pub database: Database<TenantDb>,
+    pub sealer: Sealer,
+    pub faults: Faults,
+    pub attention: Attention,
+    /// What features remember about this file while it is open; gone with it, and never shared.
+    pub memory: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+}
+
+impl Tenant {
+    #[must_use]
+    pub fn id(&self) -> OrganizationId {
+        self.0.id
+    }
+
+    /// Short reads of one consistent state.
+    pub async fn read<T>(&self, work: impl FnOnce(&Read<'_, TenantDb>) -> Result<T>) -> Result<T> {
+        self.watched(self.0.database.read(work).await)
+    }
+
+    /// Reads without a bound, such as a whole audit log.
+    pub async fn scan<T>(&self, work: impl FnOnce(&Read<'_, TenantDb>) -> Result<T>) -> Result<T> {
+        self.watched(self.0.database.scan(work).await)
+    }
+
+    /// One durable transaction: on disk when this returns `Ok`, undone on `Err`.
+    pub async fn write<T>(&self, work: impl FnOnce(&Write<'_, TenantDb>) -> Result<T>) -> Result<T> {
+        self.watched(self.0.database.write(work).await)
+    }
+
+    /// Seals this organization's secrets; another organization's sealer cannot open them.
+    #[must_use]
+    pub fn sealer(&self) -> &Sealer {
+        &self.0.sealer
+    }
+
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        self.0.database.clock()
+    }
+
+    /// What is wrong with the file, or nothing.
+    pub async fn quick_check(&self) -> Result<Vec<String>> {
+        self.watched(self.0.database.quick_check().await)
+    }
+
+    /// What a feature has remembered with [`Tenant::remember`], one value a type.
+    #[must_use]
+    pub fn recall<T: Any + Send + Sync>(&self) -> Option<Arc<T>> {
+        let memory = self.0.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.get(&TypeId::of::<T>()).cloned().and_then(|value| value.downcast().ok())
+    }
+
+    /// Remembers a value for as long as the file stays open.
+    pub fn remember<T: Any + Send + Sync>(&self, value: T) -> Arc<T> {
+        let value = Arc::new(value);
+        let mut memory = self.0.memory.lock().unwrap_or_else(PoisonError::into_inner);
+        memory.insert(TypeId::of::<T>(), Arc::clone(&value) as _);
+        value
+    }
+
+    /// Forgets it, because the file has changed.
+    pub fn forget<T: Any>(&self) {
+        self.0.memory.lock().unwrap_or_else(PoisonError::into_inner).remove(&TypeId::of::<T>());
+    }
+
+    /// Something in the outbox waits for delivery; call it after the commit that put it there.
+    pub fn call_attention(&self) {
+        (self.0.attention)(self);
+    }
+
+    /// Damage found while the file is in use makes it unavailable for the next requests as well.
+    fn watched<T>(&self, result: Result<T>) -> Result<T> {
+        if let Err(error) = &result
+            && is_damage(error)
+        {
+            self.0.faults.record(self.0.id, error);
+        }
+        result
+    }
+}
+
+impl fmt::Debug for Tenant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Tenant({})", self.0.id)
+    }
+}

@@ -1,0 +1,104 @@
+//! How often something may be tried, by organization and by address.
+
+use std::hash::Hash;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+use crate::base::{Error, OrganizationId, Result, codes};
+
+/// One limit; keys are (organization, who).
+pub struct Limit<K: Hash + Eq + Clone>(Option<DefaultKeyedRateLimiter<K>>);
+
+impl<K: Hash + Eq + Clone> Limit<K> {
+    /// `count` at once, and as many again over each `period`; 0 is no limit.
+    #[must_use]
+    pub fn new(count: u32, period: Duration) -> Self {
+        Self(NonZeroU32::new(count).and_then(|burst| {
+            let quota = Quota::with_period(period / count)?;
+            Some(RateLimiter::keyed(quota.allow_burst(burst)))
+        }))
+    }
+
+    /// Counts one try, or says when the next is allowed.
+    pub fn check(&self, key: &K) -> Result<()> {
+        let Some(limiter) = &self.0 else { return Ok(()) };
+        limiter.check_key(key).map_err(|not_until| {
+            metrics::counter!("bulkhead_rate_limited_total").increment(1);
+            let wait = not_until.wait_time_from(DefaultClock::default().now());
+            Error::new(&codes::RATE_LIMITED).retry_after(wait.max(Duration::from_secs(1)))
+        })
+    }
+
+    /// Forgets keys that are back at full; called now and then, or the table grows for ever.
+    fn tidy(&self) {
+        if let Some(limiter) = &self.0 {
+            limiter.retain_recent();
+            limiter.shrink_to_fit();
+        }
+    }
+}
+
+/// By organization (or the deployment) and client address.
+pub type ByAddress = Limit<(OrganizationId, String)>;
+
+/// The limits of what somebody unknown can make us do; cheap to clone.
+#[derive(Clone)]
+pub struct Limits(Arc<Table>);
+
+/// One field a limit.
+pub struct Table {
+    /// Passwords tried.
+    pub sign_in: ByAddress,
+    /// Codes typed.
+    pub code: ByAddress,
+    /// Recoveries begun.
+    pub recovery: ByAddress,
+    /// Sign-ups begun.
+    pub sign_up: ByAddress,
+    /// Token requests.
+    pub token: ByAddress,
+    /// Calls of the API; the second part of the key is the caller.
+    pub api: ByAddress,
+    /// Mails to one mailbox; the second part of the key is the keyed hash of the address.
+    pub mailbox: Limit<(OrganizationId, [u8; 32])>,
+}
+
+impl Limits {
+    #[must_use]
+    pub fn new(table: Table) -> Self {
+        Self(Arc::new(table))
+    }
+
+    pub fn tidy(&self) {
+        for limit in [&self.sign_in, &self.code, &self.recovery, &self.sign_up, &self.token, &self.api] {
+            limit.tidy();
+        }
+        self.mailbox.tidy();
+    }
+}
+
+impl std::ops::Deref for Limits {
+    type Target = Table;
+
+    fn deref(&self) -> &Table {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_key_does_not_use_up_the_other() {
+        let limit = Limit::new(2, Duration::from_secs(60));
+        assert!(limit.check(&"a").is_ok() && limit.check(&"a").is_ok());
+        let refused = limit.check(&"a").unwrap_err();
+        assert!(refused.is(&codes::RATE_LIMITED) && refused.retry().is_some());
+        assert!(limit.check(&"b").is_ok());
+    }
+}
