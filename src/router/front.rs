@@ -135,6 +135,12 @@ async fn route(front: &Front, request: Request) -> Result<(Door, Request)> {
         return Ok((Door::Api, Request::from_parts(parts, body)));
     }
 
+    // RFC 8414 section 3.1 puts the issuer's path behind the well-known one.
+    const METADATA: &str = "/.well-known/oauth-authorization-server";
+    let path = match path.strip_prefix(METADATA) {
+        Some(issuer_path) if issuer_path.starts_with("/o/") => format!("{issuer_path}{METADATA}"),
+        _ => path,
+    };
     let mut base = String::new();
     let mut by_path = None;
     if let Some(rest) = path.strip_prefix("/o/") {
@@ -151,8 +157,14 @@ async fn route(front: &Front, request: Request) -> Result<(Door, Request)> {
     // credential names.
     let (hinted, request) = hint::of(Request::from_parts(parts, body)).await?;
     let Some(id) = hinted else { return Ok((Door::Deployment, request)) };
+    let route = match front.0.directory.by_id(id).await {
+        Ok(route) if route.state() == OrganizationState::Active => route,
+        // The deployment's own handler answers as for any other credential that is no good.
+        Ok(_) => return Ok((Door::Deployment, request)),
+        Err(error) if error.is(&codes::ORGANIZATION_NOT_FOUND) => return Ok((Door::Deployment, request)),
+        Err(error) => return Err(error),
+    };
     let (mut parts, body) = request.into_parts();
-    let route = front.0.directory.by_id(id).await?;
     let base = format!("/o/{}", route.slug());
     admit(front, route, Some((base, IssuerKind::Deployment)), &mut parts).await?;
     Ok((Door::Tenant, Request::from_parts(parts, body)))

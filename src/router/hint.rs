@@ -20,7 +20,9 @@ pub(super) async fn of(request: Request) -> Result<(Option<OrganizationId>, Requ
         return Ok((None, request));
     }
     let bearer = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    if let Some(found) = bearer.and_then(|value| value.strip_prefix("Bearer ")).and_then(of_token) {
+    let bearer = bearer.and_then(|value| value.split_once(' '));
+    let token = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer")).map(|(_, token)| token.trim());
+    if let Some(found) = token.and_then(of_token) {
         return Ok((Some(found), request));
     }
     let query = pairs_of(request.uri().query().unwrap_or("").as_bytes()).unwrap_or_default();

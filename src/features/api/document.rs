@@ -6,9 +6,7 @@ use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn,
 use utoipa::openapi::response::{Response, ResponseBuilder};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::tag::TagBuilder;
-use utoipa::openapi::{
-    Components, ContentBuilder, InfoBuilder, License, OpenApi, Ref, RefOr, Required, ServerBuilder,
-};
+use utoipa::openapi::{Components, ContentBuilder, InfoBuilder, License, OpenApi, Ref, RefOr, Required, ServerBuilder};
 use utoipa::{PartialSchema, ToSchema};
 
 use crate::features::status;

@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -65,8 +65,6 @@ struct ApplicationWithSecret {
 struct CreateApplication {
     #[schema(min_length = 1, max_length = 120, pattern = r"\S", example = "Timesheets")]
     name: String,
-    /// `confidential` if it runs on a server and can keep a secret, `public` if it runs in a browser or
-    /// on a device.
     #[schema(inline)]
     r#type: Type,
     /// Compared character by character. https, http on a loopback address, or a scheme such as
@@ -78,7 +76,7 @@ struct CreateApplication {
     post_logout_redirect_uris: Vec<String>,
     /// How ID tokens are signed.
     #[serde(default = "rs256")]
-    #[schema(inline, default = "RS256")]
+    #[schema(default = "RS256")]
     id_token_signed_response_alg: Algorithm,
 }
 
@@ -104,7 +102,8 @@ struct UpdateApplication {
     id_token_signed_response_alg: Option<Algorithm>,
 }
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
 struct ApplicationPath {
     /// The application's id.
     application: String,
@@ -142,6 +141,7 @@ fn with_secret(application: Application, secret: Option<&Credential>) -> Applica
 #[utoipa::path(
     get, path = "/v1/applications", tag = "Applications",
     security(("api_key" = ["applications:read"])),
+    params(Paging),
     responses((status = 200, description = "A page of applications", body = List<ApplicationBody>)),
 )]
 async fn list_applications(
@@ -185,6 +185,7 @@ async fn create_application(
 #[utoipa::path(
     get, path = "/v1/applications/{application}", tag = "Applications",
     security(("api_key" = ["applications:read"])),
+    params(ApplicationPath),
     responses((status = 200, description = "The application", body = ApplicationBody)),
 )]
 async fn get_application(
@@ -203,6 +204,7 @@ async fn get_application(
 #[utoipa::path(
     patch, path = "/v1/applications/{application}", tag = "Applications",
     security(("api_key" = ["applications:write"])),
+    params(ApplicationPath),
     responses((status = 200, description = "The application", body = ApplicationBody)),
 )]
 async fn update_application(
@@ -230,6 +232,7 @@ async fn update_application(
 #[utoipa::path(
     delete, path = "/v1/applications/{application}", tag = "Applications",
     security(("api_key" = ["applications:write"])),
+    params(ApplicationPath),
     responses((status = 204, description = "The application is gone")),
 )]
 async fn delete_application(
@@ -249,6 +252,7 @@ async fn delete_application(
 #[utoipa::path(
     post, path = "/v1/applications/{application}/secret", tag = "Applications",
     security(("api_key" = ["applications:write"])),
+    params(ApplicationPath),
     responses((status = 201, description = "The application with its new secret", body = ApplicationWithSecret)),
 )]
 async fn rotate_application_secret(

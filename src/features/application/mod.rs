@@ -20,7 +20,8 @@ use crate::base::error::FieldError;
 use crate::base::{ApplicationId, Credential, CredentialKind, Error, Result, Timestamp, codes};
 use crate::crypto::{Algorithm, hash};
 
-/// Whether the app can keep a secret (RFC 6749 section 2.1).
+/// Whether the app can keep a secret, as on a server, or not, as in a browser or on a device (RFC 6749
+/// section 2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Type {

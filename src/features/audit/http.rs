@@ -164,6 +164,7 @@ impl From<Event> for AuditEventBody {
 #[utoipa::path(
     get, path = "/v1/organizations/{org}/audit_events", tag = "Audit events",
     security(("api_key" = ["audit:read"])),
+    params(Paging),
     responses((status = 200, description = "A page of events", body = List<AuditEventBody>)),
 )]
 async fn list_organization_audit_events(
@@ -196,6 +197,7 @@ async fn verify_organization_audit_events(tenant: Tenant, _caller: Allowed<scope
 #[utoipa::path(
     get, path = "/v1/audit_events", tag = "Audit events",
     security(("api_key" = ["audit:read"])),
+    params(Paging),
     responses((status = 200, description = "A page of events", body = List<AuditEventBody>)),
 )]
 async fn list_audit_events(

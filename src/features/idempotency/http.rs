@@ -90,12 +90,8 @@ enum Place {
 impl Place {
     async fn begin(&self, request: &idempotency::Request) -> Result<Begun> {
         match self {
-            Self::Organization(tenant) => {
-                tenant.write(|db| idempotency::begin(db, tenant.sealer(), request)).await
-            }
-            Self::Deployment(catalog) => {
-                catalog.write(|db| idempotency::begin(db, catalog.sealer(), request)).await
-            }
+            Self::Organization(tenant) => tenant.write(|db| idempotency::begin(db, tenant.sealer(), request)).await,
+            Self::Deployment(catalog) => catalog.write(|db| idempotency::begin(db, catalog.sealer(), request)).await,
         }
     }
 

@@ -41,10 +41,7 @@ pub(super) fn set_reply<K: Kind>(
 }
 
 pub(super) fn delete<K: Kind>(db: &Write<'_, K>, key: &[u8; 32], since: Timestamp) -> Result<()> {
-    db.execute(
-        "DELETE FROM idempotency WHERE key = ? AND created_at = ? AND status IS NULL",
-        params![key, since],
-    )?;
+    db.execute("DELETE FROM idempotency WHERE key = ? AND created_at = ? AND status IS NULL", params![key, since])?;
     Ok(())
 }
 

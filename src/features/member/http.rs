@@ -22,7 +22,6 @@ pub struct MemberBody {
     username: Option<String>,
     phone: Option<String>,
     title: Option<String>,
-    /// `pending` until the member has a password, then `active`; `inactive` after a deactivation.
     #[schema(inline)]
     status: Status,
     roles: Vec<Role>,

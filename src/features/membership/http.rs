@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -16,7 +16,7 @@ use crate::features::{TenantState, member, membership, organization};
 use crate::tenants::Tenant;
 use crate::web::access::{Allowed, scope};
 use crate::web::extract::Paging;
-use crate::web::failure::Answer;
+use crate::web::failure::{Answer, Problem};
 use crate::web::{Caller, Json, List, Path, Query, RequestInfo, nullable, reply};
 
 pub fn tenant_api() -> OpenApiRouter<TenantState> {
@@ -94,7 +94,8 @@ struct SetPassword {
     password: Secret,
 }
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
 struct MemberPath {
     /// The member's id.
     member: String,
@@ -110,7 +111,14 @@ fn answer(status: u16, tenant: &Tenant, member: &Member) -> Response {
     reply::json(status, &MemberBody::new(tenant.id(), member, tenant.clock().now()))
 }
 
-async fn note(state: &TenantState, caller: &Caller, info: &RequestInfo, tenant: &Tenant, act: &'static str, id: MemberId) {
+async fn note(
+    state: &TenantState,
+    caller: &Caller,
+    info: &RequestInfo,
+    tenant: &Tenant,
+    act: &'static str,
+    id: MemberId,
+) {
     state.operator_log.note(caller, info, tenant.id(), act, &[("member", id.to_string())]).await;
 }
 
@@ -118,6 +126,7 @@ async fn note(state: &TenantState, caller: &Caller, info: &RequestInfo, tenant: 
 #[utoipa::path(
     get, path = "/v1/organizations/{org}/members", tag = "Members",
     security(("api_key" = ["members:read"])),
+    params(Paging),
     responses((status = 200, description = "A page of members", body = List<MemberBody>)),
 )]
 async fn list_members(tenant: Tenant, _caller: Allowed<scope::MembersRead>, Query(paging): Query<Paging>) -> Answer {
@@ -137,7 +146,7 @@ async fn list_members(tenant: Tenant, _caller: Allowed<scope::MembersRead>, Quer
     responses(
         (status = 201, description = "The member", body = MemberBody),
         (status = 409, description = "`email_taken`: another member has this address, or see `Idempotency-Key`",
-         body = crate::web::failure::Problem, content_type = "application/problem+json"),
+         body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn create_member(
@@ -176,6 +185,7 @@ async fn create_member(
 #[utoipa::path(
     get, path = "/v1/organizations/{org}/members/{member}", tag = "Members",
     security(("api_key" = ["members:read"])),
+    params(MemberPath),
     responses((status = 200, description = "The member", body = MemberBody)),
 )]
 async fn get_member(tenant: Tenant, _caller: Allowed<scope::MembersRead>, Path(path): Path<MemberPath>) -> Answer {
@@ -191,10 +201,11 @@ async fn get_member(tenant: Tenant, _caller: Allowed<scope::MembersRead>, Path(p
 #[utoipa::path(
     patch, path = "/v1/organizations/{org}/members/{member}", tag = "Members",
     security(("api_key" = ["members:write"])),
+    params(MemberPath),
     responses(
         (status = 200, description = "The member", body = MemberBody),
         (status = 409, description = "`email_taken` or `last_owner`",
-         body = crate::web::failure::Problem, content_type = "application/problem+json"),
+         body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn update_member(
@@ -225,10 +236,11 @@ async fn update_member(
 #[utoipa::path(
     delete, path = "/v1/organizations/{org}/members/{member}", tag = "Members",
     security(("api_key" = ["members:write"])),
+    params(MemberPath),
     responses(
         (status = 204, description = "The member is gone"),
         (status = 409, description = "`last_owner`: an organization needs an active owner",
-         body = crate::web::failure::Problem, content_type = "application/problem+json"),
+         body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn delete_member(
@@ -251,10 +263,11 @@ async fn delete_member(
 #[utoipa::path(
     put, path = "/v1/organizations/{org}/members/{member}/deactivation", tag = "Members",
     security(("api_key" = ["members:write"])),
+    params(MemberPath),
     responses(
         (status = 200, description = "The member, inactive", body = MemberBody),
         (status = 409, description = "`member_pending` or `last_owner`",
-         body = crate::web::failure::Problem, content_type = "application/problem+json"),
+         body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn deactivate_member(
@@ -276,10 +289,11 @@ async fn deactivate_member(
 #[utoipa::path(
     delete, path = "/v1/organizations/{org}/members/{member}/deactivation", tag = "Members",
     security(("api_key" = ["members:write"])),
+    params(MemberPath),
     responses(
         (status = 200, description = "The member, active", body = MemberBody),
         (status = 409, description = "`member_pending`: a pending member has no access to give back",
-         body = crate::web::failure::Problem, content_type = "application/problem+json"),
+         body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn reactivate_member(
@@ -301,6 +315,7 @@ async fn reactivate_member(
 #[utoipa::path(
     put, path = "/v1/organizations/{org}/members/{member}/password", tag = "Members",
     security(("api_key" = ["members:write"])),
+    params(MemberPath),
     responses((status = 204, description = "The password is set")),
 )]
 async fn set_member_password(
@@ -328,6 +343,7 @@ async fn set_member_password(
 #[utoipa::path(
     delete, path = "/v1/organizations/{org}/members/{member}/lock", tag = "Members",
     security(("api_key" = ["members:write"])),
+    params(MemberPath),
     responses((status = 204, description = "There is no lock")),
 )]
 async fn unlock_member(
@@ -349,6 +365,7 @@ async fn unlock_member(
 #[utoipa::path(
     delete, path = "/v1/organizations/{org}/members/{member}/sessions", tag = "Sessions",
     security(("api_key" = ["sessions:write"])),
+    params(MemberPath),
     responses((status = 204, description = "The member has no active session")),
 )]
 async fn revoke_member_sessions(

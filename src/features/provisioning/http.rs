@@ -316,6 +316,8 @@ async fn resume_organization(
     params(HostPath),
     responses(
         (status = 204, description = "The host leads to the organization"),
+        (status = 422, description = "The name is no host that an organization can have",
+         body = crate::web::failure::Problem, content_type = "application/problem+json"),
         (status = 409, description = "`host_taken`",
          body = crate::web::failure::Problem, content_type = "application/problem+json"),
     ),
@@ -340,6 +342,8 @@ async fn put_host(
     params(HostPath),
     responses(
         (status = 204, description = "The host leads nowhere"),
+        (status = 422, description = "The name is no host that an organization can have",
+         body = crate::web::failure::Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn delete_host(

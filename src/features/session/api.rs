@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -94,8 +94,9 @@ impl SessionBody {
 }
 
 /// Which sessions to list.
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 struct SessionFilter {
     /// Only the sessions of this member.
     #[param(pattern = "^mem_[0-7][0-9a-hjkmnp-tv-z]{25}$")]
@@ -123,7 +124,8 @@ struct AuthenticateSession {
     session_token: Secret,
 }
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
 struct SessionPath {
     /// The session's id.
     session: String,
@@ -145,6 +147,7 @@ fn unknown() -> Error {
 #[utoipa::path(
     get, path = "/v1/organizations/{org}/sessions", tag = "Sessions",
     security(("api_key" = ["sessions:read"])),
+    params(SessionFilter),
     responses((status = 200, description = "A page of sessions", body = List<SessionBody>)),
 )]
 async fn list_sessions(
@@ -167,6 +170,7 @@ async fn list_sessions(
 #[utoipa::path(
     get, path = "/v1/organizations/{org}/sessions/{session}", tag = "Sessions",
     security(("api_key" = ["sessions:read"])),
+    params(SessionPath),
     responses((status = 200, description = "The session", body = SessionBody)),
 )]
 async fn get_session(tenant: Tenant, _caller: Allowed<scope::SessionsRead>, Path(path): Path<SessionPath>) -> Answer {
@@ -181,6 +185,7 @@ async fn get_session(tenant: Tenant, _caller: Allowed<scope::SessionsRead>, Path
 #[utoipa::path(
     delete, path = "/v1/organizations/{org}/sessions/{session}", tag = "Sessions",
     security(("api_key" = ["sessions:write"])),
+    params(SessionPath),
     responses((status = 204, description = "The session is over")),
 )]
 async fn revoke_session(

@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -54,6 +54,7 @@ pub struct ApiKeyBody {
 
 /// An API key that was just made.
 #[derive(Serialize, ToSchema)]
+#[schema(as = ApiKeyWithSecret)]
 struct NewApiKeyBody {
     #[serde(flatten)]
     key: ApiKeyBody,
@@ -89,7 +90,8 @@ impl utoipa::PartialSchema for RequestedScope {
 
 impl ToSchema for RequestedScope {}
 
-#[derive(Deserialize, IntoParams)]
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
 struct KeyPath {
     /// The key's id.
     key: String,
@@ -135,6 +137,7 @@ fn created(key: ApiKey, secret: &Credential) -> Response {
 #[utoipa::path(
     get, path = "/v1/organizations/{org}/api_keys", tag = "API keys",
     security(("api_key" = ["keys:read"])),
+    params(Paging),
     responses((status = 200, description = "A page of keys", body = List<ApiKeyBody>)),
 )]
 async fn list_organization_api_keys(
@@ -175,6 +178,7 @@ async fn create_organization_api_key(
 #[utoipa::path(
     delete, path = "/v1/organizations/{org}/api_keys/{key}", tag = "API keys",
     security(("api_key" = ["keys:write"])),
+    params(KeyPath),
     responses((status = 204, description = "The key is revoked")),
 )]
 async fn revoke_organization_api_key(
@@ -196,6 +200,7 @@ async fn revoke_organization_api_key(
 #[utoipa::path(
     get, path = "/v1/api_keys", tag = "API keys",
     security(("api_key" = ["keys:read"])),
+    params(Paging),
     responses((status = 200, description = "A page of keys", body = List<ApiKeyBody>)),
 )]
 async fn list_api_keys(
@@ -224,8 +229,7 @@ async fn create_api_key(
     Json(body): Json<CreateApiKey>,
 ) -> Answer {
     let by = by_operator(&info, &caller);
-    let (key, secret) =
-        state.catalog.write(|db| api_key::create(db, None, body.into(), &caller.scopes, &by)).await?;
+    let (key, secret) = state.catalog.write(|db| api_key::create(db, None, body.into(), &caller.scopes, &by)).await?;
     Ok(created(key, &secret))
 }
 
@@ -235,6 +239,7 @@ async fn create_api_key(
 #[utoipa::path(
     delete, path = "/v1/api_keys/{key}", tag = "API keys",
     security(("api_key" = ["keys:write"])),
+    params(KeyPath),
     responses((status = 204, description = "The key is revoked")),
 )]
 async fn revoke_api_key(
