@@ -16,7 +16,8 @@ impl Lock {
     /// Takes the directory, or says that somebody else has it.
     pub fn take(directory: &Path) -> Result<Self> {
         let path = directory.join("lock");
-        let file = open(&path).map_err(|error| Error::internal(format!("cannot open {}", path.display())).source(error))?;
+        let file =
+            open(&path).map_err(|error| Error::internal(format!("cannot open {}", path.display())).source(error))?;
         flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| {
             let directory = directory.display().to_string();
             Error::new(&crate::base::codes::OVERLOADED)

@@ -53,7 +53,7 @@ impl App {
         let lock = Lock::take(&directory)?;
         let master = master_key::load(&config)?;
         let (state, calls) = tokio::task::block_in_place(|| build(&config, &master, clock))?.await?;
-        for application in state.catalog.read(|db| application::all(db)).await? {
+        for application in state.catalog.read(application::all).await? {
             state.tenant.applications.put(application);
         }
         provisioning::recover(&state).await?;
@@ -71,13 +71,11 @@ impl App {
     }
 
     /// The public service, as one would mount it.
-    #[must_use]
     pub fn service(&self) -> Router {
         router::public(self.front.clone(), self.watch.clone(), self.config.server.max_body_bytes)
     }
 
     /// The API for whoever has access to the data directory.
-    #[must_use]
     pub fn control(&self) -> Router {
         router::control(self.front.clone(), self.watch.clone(), self.config.server.max_body_bytes)
     }
@@ -117,9 +115,11 @@ impl App {
 
 /// 0700: what is in it is nobody else's business.
 fn prepare_directory(directory: &Path) -> Result<()> {
-    let made = fs::create_dir_all(directory)
-        .and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o700)));
-    made.map_err(|error| Error::internal(format!("cannot prepare the data directory {}", directory.display())).source(error))
+    let made =
+        fs::create_dir_all(directory).and_then(|()| fs::set_permissions(directory, fs::Permissions::from_mode(0o700)));
+    made.map_err(|error| {
+        Error::internal(format!("cannot prepare the data directory {}", directory.display())).source(error)
+    })
 }
 
 type Built = std::pin::Pin<Box<dyn Future<Output = Result<(DeploymentState, jobs::Calls)>> + Send>>;
@@ -183,7 +183,8 @@ fn build(config: &Config, master: &MasterKey, clock: Clock) -> Result<Built> {
 }
 
 fn front(config: &Config, state: &DeploymentState) -> (Front, Watch) {
-    let authenticator = Authenticator { operators: state.tenant.operator_keys.clone() };
+    let authenticator =
+        Authenticator { operators: state.tenant.operator_keys.clone(), limits: state.tenant.limits.clone() };
     let (api, document) = router::api(state, authenticator);
     let tenant = router::tenant(&state.tenant);
     let deployment = router::deployment(state, document);

@@ -176,7 +176,9 @@ async fn bind(address: SocketAddr) -> Result<TcpListener> {
 }
 
 fn failed(what: &str, error: std::io::Error) -> Error {
-    Error::internal(format!("cannot listen on {what}")).detail(format!("Cannot listen on {what}: {error}.")).source(error)
+    Error::internal(format!("cannot listen on {what}"))
+        .detail(format!("Cannot listen on {what}: {error}."))
+        .source(error)
 }
 
 async fn wait_for_signal() -> Result<()> {

@@ -21,7 +21,7 @@ pub use email::Email;
 pub use error::{Error, Kind, Result};
 pub use host::HostName;
 pub use id::{
-    ApiKeyId, ApplicationId, AuditEventId, Id, IdKind, GrantId, MemberId, OrganizationId, OutboxId, SessionId,
+    ApiKeyId, ApplicationId, AuditEventId, GrantId, Id, IdKind, MemberId, OrganizationId, OutboxId, SessionId,
     SignUpId, SigningKeyId,
 };
 pub use page::{Page, PageRequest};

@@ -60,11 +60,8 @@ impl<T> Page<T> {
             rows.reverse();
         }
         let (first, last) = (rows.first().map(&id), rows.last().map(&id));
-        let (more_before, more_after) = if request.before.is_some() {
-            (more, true)
-        } else {
-            (request.after.is_some(), more)
-        };
+        let (more_before, more_after) =
+            if request.before.is_some() { (more, true) } else { (request.after.is_some(), more) };
         Self { before: first.filter(|_| more_before), after: last.filter(|_| more_after), data: rows }
     }
 

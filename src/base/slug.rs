@@ -11,8 +11,30 @@ pub struct Slug(String);
 
 /// Names that would be mistaken for the deployment's own.
 const RESERVED: &[&str] = &[
-    "www", "api", "app", "auth", "admin", "mail", "smtp", "ns1", "ns2", "static", "assets", "status", "support",
-    "login", "sso", "account", "accounts", "id", "oauth", "oauth2", "bulkhead", "localhost", "console", "portal",
+    "www",
+    "api",
+    "app",
+    "auth",
+    "admin",
+    "mail",
+    "smtp",
+    "ns1",
+    "ns2",
+    "static",
+    "assets",
+    "status",
+    "support",
+    "login",
+    "sso",
+    "account",
+    "accounts",
+    "id",
+    "oauth",
+    "oauth2",
+    "bulkhead",
+    "localhost",
+    "console",
+    "portal",
 ];
 
 impl Slug {

@@ -18,7 +18,6 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     check_listeners(&config.server, report);
     check_proxies(&config.server, report);
     check_keys(config, report);
-    check_password(config, report);
     check_lifetimes(config, report);
     check_mail(config, report);
     check_log(config, report);
@@ -85,14 +84,6 @@ fn check_keys(config: &Config, report: &mut Report<'_>) {
             "keys.master_key_file",
             "is set and so is BULKHEAD_KEYS_MASTER_KEY; keep one of them, so that it is plain which key is used",
         );
-    }
-}
-
-fn check_password(config: &Config, report: &mut Report<'_>) {
-    let password = &config.password;
-    // RFC 9106 section 3.1: at least 8 blocks of 1 KiB a lane.
-    if password.memory_kib < 8 * password.parallelism {
-        report.add("password.memory_kib", format!("must be at least {} (8 a lane)", 8 * password.parallelism));
     }
 }
 

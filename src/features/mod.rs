@@ -5,24 +5,24 @@
 //! Here are also the two states that handlers are given: [`TenantState`] knows no catalog, so that what
 //! answers for one organization has no way to another.
 
-pub mod audit;
-pub mod outbox;
-pub mod signing_key;
-pub mod application;
-pub mod organization;
-pub mod member;
-pub mod session;
-pub mod password;
-pub mod recovery;
 pub mod account;
-pub mod membership;
-pub mod api_key;
-pub mod idempotency;
-pub mod provisioning;
-pub mod sign_up;
-pub mod oauth;
-pub mod status;
 pub mod api;
+pub mod api_key;
+pub mod application;
+pub mod audit;
+pub mod idempotency;
+pub mod member;
+pub mod membership;
+pub mod oauth;
+pub mod organization;
+pub mod outbox;
+pub mod password;
+pub mod provisioning;
+pub mod recovery;
+pub mod session;
+pub mod sign_up;
+pub mod signing_key;
+pub mod status;
 
 use std::time::Duration;
 

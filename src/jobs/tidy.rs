@@ -1,8 +1,8 @@
 //! Rows that nobody can use any more leave an organization's file, at most once a day while it is open.
 
 use crate::base::Result;
-use crate::base::time::length;
 use crate::base::Timestamp;
+use crate::base::time::length;
 use crate::features::{oauth, session};
 use crate::tenants::Tenant;
 
@@ -22,9 +22,7 @@ pub(super) async fn look(tenant: &Tenant) {
 
 async fn tidy(tenant: &Tenant) -> Result<()> {
     // Most files have nothing to tidy: look first, so that opening a file does not write to it.
-    let due = tenant
-        .read(|db| Ok(session::has_old(db)? || oauth::has_old(db)?))
-        .await?;
+    let due = tenant.read(|db| Ok(session::has_old(db)? || oauth::has_old(db)?)).await?;
     if due {
         tenant
             .write(|db| {

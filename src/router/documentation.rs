@@ -58,9 +58,9 @@ fn each_operation(json: &Value) -> impl Iterator<Item = (&str, &str, &Value)> {
     let paths = json["paths"].as_object().into_iter().flatten();
     paths.flat_map(|(path, item)| {
         let methods = item.as_object().into_iter().flatten();
-        methods.filter(|(_, operation)| operation.is_object()).map(move |(method, operation)| {
-            (path.as_str(), method.as_str(), operation)
-        })
+        methods
+            .filter(|(_, operation)| operation.is_object())
+            .map(move |(method, operation)| (path.as_str(), method.as_str(), operation))
     })
 }
 

@@ -172,7 +172,7 @@ async fn route(front: &Front, request: Request) -> Result<(Door, Request)> {
 
 async fn by_host(front: &Front, parts: &Parts) -> Result<Option<TenantRoute>> {
     let text = parts.headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    let text = text.or_else(|| parts.uri.authority().map(|authority| authority.as_str()));
+    let text = text.or_else(|| parts.uri.authority().map(axum::http::uri::Authority::as_str));
     let host = text.and_then(HostName::parse).ok_or_else(|| Error::new(&codes::MALFORMED_HOST))?;
     if parts.headers.get_all(header::HOST).iter().count() > 1 {
         return Err(Error::new(&codes::MALFORMED_HOST));

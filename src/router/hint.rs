@@ -14,7 +14,12 @@ pub(super) async fn of(request: Request) -> Result<(Option<OrganizationId>, Requ
     let path = request.uri().path();
     let names_one = matches!(
         path,
-        "/oauth2/token" | "/oauth2/introspect" | "/oauth2/revoke" | "/oauth2/userinfo" | "/oauth2/logout" | "/v1/session"
+        "/oauth2/token"
+            | "/oauth2/introspect"
+            | "/oauth2/revoke"
+            | "/oauth2/userinfo"
+            | "/oauth2/logout"
+            | "/v1/session"
     );
     if !names_one {
         return Ok((None, request));
@@ -32,9 +37,7 @@ pub(super) async fn of(request: Request) -> Result<(Option<OrganizationId>, Requ
     let (parts, body) = request.into_parts();
     // The same bound as everywhere: what is larger is refused here already.
     let limited = Request::from_parts(parts.clone(), body);
-    let bytes = axum::RequestExt::extract::<Bytes, _>(limited)
-        .await
-        .map_err(|_| Error::new(&codes::BODY_TOO_LARGE))?;
+    let bytes = axum::RequestExt::extract::<Bytes, _>(limited).await.map_err(|_| Error::new(&codes::BODY_TOO_LARGE))?;
     let found = pairs_of(&bytes).ok().and_then(|pairs| of_pairs(&pairs));
     Ok((found, Request::from_parts(parts, Body::from(bytes))))
 }

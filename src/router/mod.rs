@@ -21,10 +21,12 @@ pub use watch::Watch;
 
 use crate::features::api_key::http::{Authenticator, authenticate};
 use crate::features::idempotency::http::{Replays, replay};
-use crate::features::{DeploymentState, TenantState, account, api, oauth, password, provisioning, recovery, session, sign_up};
+use crate::features::{
+    DeploymentState, TenantState, account, api, oauth, password, provisioning, recovery, session, sign_up,
+};
+use crate::web::Caller;
 use crate::web::csrf::{self, Guard};
 use crate::web::failure;
-use crate::web::Caller;
 
 /// What an organization answers on its own host and below `/o/{org}`.
 pub fn tenant(state: &TenantState) -> Router {

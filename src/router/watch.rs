@@ -45,7 +45,9 @@ pub async fn layer(State(watch): State<Watch>, mut request: Request, next: Next)
     request.extensions_mut().insert(info);
     let mut response = next.run(request).instrument(span.clone()).await;
     let (status, elapsed) = (response.status().as_u16(), started.elapsed());
-    span.in_scope(|| tracing::info!(status, micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX), "answered"));
+    span.in_scope(|| {
+        tracing::info!(status, micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX), "answered");
+    });
     metrics::histogram!("bulkhead_http_request_duration_seconds").record(elapsed.as_secs_f64());
     metrics::counter!("bulkhead_http_requests_total", "status" => class(status)).increment(1);
     let headers = response.headers_mut();

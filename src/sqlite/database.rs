@@ -2,9 +2,9 @@
 
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
-use std::sync::Arc;
 use std::time::Duration;
 
 use r2d2::{ManageConnection, Pool};
@@ -119,7 +119,8 @@ impl<K: Kind> Database<K> {
         tokio::task::block_in_place(|| {
             let connection = self.readers.get()?;
             let mut statement = connection.prepare("PRAGMA quick_check(20)")?;
-            let lines = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+            let lines =
+                statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
             Ok(if lines == ["ok"] { Vec::new() } else { lines })
         })
     }

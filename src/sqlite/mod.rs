@@ -9,6 +9,8 @@
 //! Never open a live file with anything but this room: closing any other descriptor of it in this
 //! process drops SQLite's locks (sqlite.org/howtocorrupt.html section 2.2).
 
+#![allow(clippy::disallowed_types, reason = "the one room that names rusqlite and r2d2")]
+
 mod database;
 mod error;
 mod handle;

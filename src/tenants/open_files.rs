@@ -155,10 +155,8 @@ impl Tenants {
 
     /// Closes every file, folding what is in the WALs back. Blocking; at shutdown.
     pub fn close_all(&self) {
-        let all = std::mem::replace(
-            &mut *self.0.files.lock().unwrap_or_else(PoisonError::into_inner),
-            LruCache::unbounded(),
-        );
+        let all =
+            std::mem::replace(&mut *self.0.files.lock().unwrap_or_else(PoisonError::into_inner), LruCache::unbounded());
         for (_, slot) in all {
             if let Some(tenant) = slot.get() {
                 tenant.0.database.settle();

@@ -96,24 +96,14 @@ struct Scheme {
 }
 
 const LIGHT: Scheme = Scheme {
-    backgrounds: [
-        Color(0xf5, 0xf6, 0xf8),
-        Color(0xff, 0xff, 0xff),
-        Color(0xee, 0xf0, 0xf3),
-        Color(0xef, 0xf4, 0xfa),
-    ],
+    backgrounds: [Color(0xf5, 0xf6, 0xf8), Color(0xff, 0xff, 0xff), Color(0xee, 0xf0, 0xf3), Color(0xef, 0xf4, 0xfa)],
     raised: Color(0xff, 0xff, 0xff),
     away: Color::BLACK,
     fill: 1.3,
 };
 
 const DARK: Scheme = Scheme {
-    backgrounds: [
-        Color(0x10, 0x12, 0x16),
-        Color(0x18, 0x1b, 0x21),
-        Color(0x12, 0x15, 0x1a),
-        Color(0x19, 0x22, 0x2d),
-    ],
+    backgrounds: [Color(0x10, 0x12, 0x16), Color(0x18, 0x1b, 0x21), Color(0x12, 0x15, 0x1a), Color(0x19, 0x22, 0x2d)],
     raised: Color(0x18, 0x1b, 0x21),
     away: Color::WHITE,
     fill: 3.0,
@@ -219,7 +209,9 @@ mod tests {
     #[test]
     fn every_accent_can_be_read() {
         let grid = (0..=255_u8).step_by(51);
-        let all = grid.clone().flat_map(|r| grid.clone().flat_map(move |g| (0..=255).step_by(51).map(move |b| Color(r, g, b))));
+        let all = grid
+            .clone()
+            .flat_map(|r| grid.clone().flat_map(move |g| (0..=255).step_by(51).map(move |b| Color(r, g, b))));
         for wanted in all.chain(HIDEOUS.iter().map(|text| Color::parse(text).unwrap())) {
             for scheme in [&LIGHT, &DARK] {
                 let palette = Palette::new(wanted, scheme);

@@ -15,8 +15,8 @@ use super::failure::Failure;
 use super::place::Place;
 use super::reply;
 use crate::base::{Error, HostName, codes};
-use crate::crypto::{hash, random};
 use crate::crypto::hash::MacKey;
+use crate::crypto::{hash, random};
 
 /// What the layer needs.
 #[derive(Clone)]
@@ -53,7 +53,11 @@ pub async fn layer(State(guard): State<Guard>, mut request: Request, next: Next)
     let token = hex::encode(guard.key.mac("csrf", &[secret.as_bytes(), base.as_bytes()]));
     request.extensions_mut().insert(Csrf { token });
     let response = next.run(request).await;
-    if fresh { reply::with_cookie(response, &cookie::set(Purpose::Csrf, guard.secure, &secret, None)) } else { response }
+    if fresh {
+        reply::with_cookie(response, &cookie::set(Purpose::Csrf, guard.secure, &secret, None))
+    } else {
+        response
+    }
 }
 
 /// Refuses what a browser says comes from another site.

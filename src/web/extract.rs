@@ -18,7 +18,9 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Failure> {
         if !has_type(request.headers(), "application/json") {
-            return Err(Error::new(&codes::UNSUPPORTED_MEDIA_TYPE).detail("Send a body of type application/json.").into());
+            return Err(Error::new(&codes::UNSUPPORTED_MEDIA_TYPE)
+                .detail("Send a body of type application/json.")
+                .into());
         }
         let bytes = body(request, state).await?;
         serde_json::from_slice(&bytes).map(Self).map_err(|error| not_as_expected(&error).into())

@@ -90,7 +90,9 @@ impl Style {
         // Below `/o/{org}` stands the same as on the organization's own host.
         let path = path.strip_prefix("/o/").and_then(|rest| rest.find('/').map(|at| &rest[at..])).unwrap_or(path);
         match path {
-            "/oauth2/token" | "/oauth2/introspect" | "/oauth2/revoke" | "/oauth2/userinfo" | "/oauth2/jwks" => Self::Oauth,
+            "/oauth2/token" | "/oauth2/introspect" | "/oauth2/revoke" | "/oauth2/userinfo" | "/oauth2/jwks" => {
+                Self::Oauth
+            }
             _ if path.starts_with("/.well-known/") => Self::Oauth,
             _ if path.starts_with("/v1/") || path == "/v1" || path == "/openapi.json" => Self::Problem,
             _ => Self::Page,

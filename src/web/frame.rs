@@ -27,9 +27,8 @@ pub fn when(at: Timestamp) -> When {
 #[must_use]
 pub fn device(user_agent: Option<&str>) -> String {
     let Some(agent) = user_agent else { return "Unknown device".to_owned() };
-    let find = |names: &[(&str, &'static str)]| {
-        names.iter().find(|(sign, _)| agent.contains(sign)).map(|&(_, name)| name)
-    };
+    let find =
+        |names: &[(&str, &'static str)]| names.iter().find(|(sign, _)| agent.contains(sign)).map(|&(_, name)| name);
     let browser = find(&[
         ("Edg/", "Edge"),
         ("OPR/", "Opera"),

@@ -4,4 +4,16 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types)]
 
 mod architecture;
+mod at_rest;
+mod audit;
+mod bad_input;
 mod cli;
+mod idempotency;
+mod isolation;
+mod members;
+mod organizations;
+mod recovery;
+mod sessions;
+mod sign_in;
+mod sign_up;
+mod world;

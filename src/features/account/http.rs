@@ -51,8 +51,9 @@ async fn page(
     Query(asked): Query<Asked>,
 ) -> Answer {
     let form = match asked.done.as_deref() {
-        Some("password") => FormState::default()
-            .tell(NoticeKind::Success, "Your password was changed. Your other sessions have ended."),
+        Some("password") => {
+            FormState::default().tell(NoticeKind::Success, "Your password was changed. Your other sessions have ended.")
+        }
         Some("session") => FormState::default().tell(NoticeKind::Success, "That session has ended."),
         _ => FormState::default(),
     };

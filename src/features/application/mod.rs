@@ -186,9 +186,16 @@ mod tests {
         let app = application(&["https://app.example.com/cb"], Type::Confidential);
         assert!(app.allows_redirect("https://app.example.com/cb"));
         for other in [
-            "https://app.example.com/cb/", "https://app.example.com/cb?x=1", "https://APP.example.com/cb",
-            "https://app.example.com:443/cb", "https://app.example.com/CB", "https://app.example.com/cb#",
-            "https://app.example.com/./cb", "https://app.example.com@evil.test/cb", "http://app.example.com/cb", "",
+            "https://app.example.com/cb/",
+            "https://app.example.com/cb?x=1",
+            "https://APP.example.com/cb",
+            "https://app.example.com:443/cb",
+            "https://app.example.com/CB",
+            "https://app.example.com/cb#",
+            "https://app.example.com/./cb",
+            "https://app.example.com@evil.test/cb",
+            "http://app.example.com/cb",
+            "",
         ] {
             assert!(!app.allows_redirect(other), "{other}");
         }
@@ -198,7 +205,9 @@ mod tests {
     fn only_the_port_of_a_loopback_literal_may_differ() {
         let app = application(&["http://127.0.0.1/cb", "http://localhost:3000/cb"], Type::Public);
         assert!(app.allows_redirect("http://127.0.0.1:49152/cb"));
-        for other in ["http://127.0.0.1:1/other", "http://localhost:4000/cb", "https://127.0.0.1/cb", "http://127.0.0.1:1/./cb"] {
+        for other in
+            ["http://127.0.0.1:1/other", "http://localhost:4000/cb", "https://127.0.0.1/cb", "http://127.0.0.1:1/./cb"]
+        {
             assert!(!app.allows_redirect(other), "{other}");
         }
     }
@@ -206,8 +215,15 @@ mod tests {
     #[test]
     fn what_cannot_be_registered() {
         for uri in [
-            "", "/cb", "http://app.example.com/cb", "https://a.test/#x", "https://*.a.test/", "javascript:alert(1)",
-            "https://u:p@a.test/", "myapp:/cb", "data:text/html,x",
+            "",
+            "/cb",
+            "http://app.example.com/cb",
+            "https://a.test/#x",
+            "https://*.a.test/",
+            "javascript:alert(1)",
+            "https://u:p@a.test/",
+            "myapp:/cb",
+            "data:text/html,x",
         ] {
             assert!(application(&[uri], Type::Public).check().is_err(), "{uri}");
         }

@@ -187,7 +187,7 @@ async fn list_organization_audit_events(
     responses((status = 200, description = "What was found", body = Verification)),
 )]
 async fn verify_organization_audit_events(tenant: Tenant, _caller: Allowed<scope::AuditRead>) -> Answer {
-    Ok(reply::json(200, &tenant.scan(|db| audit::verify(db)).await?))
+    Ok(reply::json(200, &tenant.scan(audit::verify).await?))
 }
 
 /// List the operators' audit events
@@ -219,5 +219,5 @@ async fn list_audit_events(
     responses((status = 200, description = "What was found", body = Verification)),
 )]
 async fn verify_audit_events(State(state): State<DeploymentState>, _caller: Operator<scope::AuditRead>) -> Answer {
-    Ok(reply::json(200, &state.catalog.scan(|db| audit::verify(db)).await?))
+    Ok(reply::json(200, &state.catalog.scan(audit::verify).await?))
 }

@@ -198,7 +198,11 @@ fn check(member: &Member) -> Result<()> {
         }
     }
     if member.roles.is_empty() {
-        problems.push(FieldError { field: "roles".into(), code: "required", message: "Give at least one role.".into() });
+        problems.push(FieldError {
+            field: "roles".into(),
+            code: "required",
+            message: "Give at least one role.".into(),
+        });
     }
     if problems.is_empty() { Ok(()) } else { Err(Error::new(&codes::VALIDATION_FAILED).with_fields(problems)) }
 }

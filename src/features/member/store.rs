@@ -113,10 +113,7 @@ pub fn set_password(db: &Write<'_, TenantDb>, id: MemberId, hash: &str) -> Resul
 }
 
 pub fn set_attempts(db: &Write<'_, TenantDb>, id: MemberId, failed: u32, locked: Option<Timestamp>) -> Result<()> {
-    db.execute(
-        "UPDATE member SET failed_attempts = ?, locked_until = ? WHERE id = ?",
-        params![failed, locked, id],
-    )?;
+    db.execute("UPDATE member SET failed_attempts = ?, locked_until = ? WHERE id = ?", params![failed, locked, id])?;
     Ok(())
 }
 

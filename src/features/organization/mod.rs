@@ -144,7 +144,7 @@ pub async fn current(tenant: &Tenant) -> Result<std::sync::Arc<Organization>> {
     if let Some(known) = tenant.recall::<Organization>() {
         return Ok(known);
     }
-    let organization = tenant.read(|db| get(db)).await?;
+    let organization = tenant.read(get).await?;
     Ok(tenant.remember(organization))
 }
 

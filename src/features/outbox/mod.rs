@@ -48,7 +48,8 @@ pub struct Waiting {
 /// Puts a mail into the outbox; call [`Tenant::call_attention`] after the commit.
 pub fn send(db: &Write<'_, TenantDb>, tenant: &Tenant, mail: &Mail) -> Result<()> {
     let id: OutboxId = random::id(db.now());
-    let text = serde_json::to_vec(mail).map_err(|error| Error::internal("a mail could not be written").source(error))?;
+    let text =
+        serde_json::to_vec(mail).map_err(|error| Error::internal("a mail could not be written").source(error))?;
     store::insert(db, id, &tenant.sealer().seal("outbox", "payload", &id.to_string(), &text))
 }
 

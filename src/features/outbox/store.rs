@@ -32,8 +32,7 @@ pub fn due(db: &Read<'_, TenantDb>, sealer: &Sealer) -> Result<Vec<Waiting>> {
 
 /// When the next message is due, if any waits.
 pub fn waits(db: &Read<'_, TenantDb>) -> Result<Option<Timestamp>> {
-    db.one("SELECT min(next_attempt_at) FROM outbox WHERE failed_at IS NULL", [], |row| row.get(0))
-        .map(Option::flatten)
+    db.one("SELECT min(next_attempt_at) FROM outbox WHERE failed_at IS NULL", [], |row| row.get(0)).map(Option::flatten)
 }
 
 /// The message is out: nothing of it stays.

@@ -99,7 +99,10 @@ async fn attempt(
         Outcome::Refused => {
             metrics::counter!("bulkhead_sign_ins_total", "outcome" => "failure").increment(1);
             let form = form.tell(NoticeKind::Error, MISMATCH);
-            Ok(reply::page_with_status(codes::SIGN_IN_FAILED.kind.status(), &draw(&state, &place, csrf, form, typed.request)))
+            Ok(reply::page_with_status(
+                codes::SIGN_IN_FAILED.kind.status(),
+                &draw(&state, &place, csrf, form, typed.request),
+            ))
         }
     }
 }

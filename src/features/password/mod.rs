@@ -43,7 +43,8 @@ pub async fn sign_in(
     let verdict = hasher.verify(password.clone(), stored.clone()).await?;
     // A hash of older parameters is renewed while the password is at hand.
     let renewed = if verdict == Verdict::YesRehash { Some(hasher.hash(password).await?) } else { None };
-    let attempt = Attempt { id: known.as_ref().map(|member| member.id), stored, right: verdict != Verdict::No, renewed };
+    let attempt =
+        Attempt { id: known.as_ref().map(|member| member.id), stored, right: verdict != Verdict::No, renewed };
     tenant.write(|db| settle(db, tenant, rules, email, &attempt, by)).await
 }
 
@@ -128,9 +129,8 @@ pub fn check_strength(
     organization: &str,
 ) -> Result<()> {
     let about = [email.as_str(), email.as_str().split('@').next().unwrap_or(""), name.unwrap_or(""), organization];
-    strength::check(password, &about).map_err(|advice| {
-        Error::new(&codes::PASSWORD_TOO_WEAK).detail(advice.clone()).field(field, "too_weak", advice)
-    })
+    strength::check(password, &about)
+        .map_err(|advice| Error::new(&codes::PASSWORD_TOO_WEAK).detail(advice.clone()).field(field, "too_weak", advice))
 }
 
 /// Changes the own password: needs the current one, ends every other session.
@@ -145,9 +145,11 @@ pub async fn change(
 ) -> Result<Session> {
     let member = &signed_in.member;
     if hasher.verify(current, member.password_hash.clone()).await? == Verdict::No {
-        return Err(Error::new(&codes::VALIDATION_FAILED)
-            .detail("The current password is not right.")
-            .field("current_password", "incorrect", "This is not your current password."));
+        return Err(Error::new(&codes::VALIDATION_FAILED).detail("The current password is not right.").field(
+            "current_password",
+            "incorrect",
+            "This is not your current password.",
+        ));
     }
     check_strength("new_password", &new, &member.email, member.name.as_deref(), &organization.name)?;
     let hash = hasher.hash(new).await?;

@@ -5,14 +5,12 @@ use serde::Serialize;
 use crate::base::{OrganizationId, Result, codes};
 use crate::catalog::{Entry, State, organizations};
 use crate::features::{DeploymentState, organization};
-use crate::web::schema::object;
-
-object!(pub CatalogCheckObject = "catalog_check");
 
 /// What was looked at and what was found.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct CatalogCheck {
-    pub object: CatalogCheckObject,
+    /// Always `catalog_check`.
+    pub object: &'static str,
     pub ok: bool,
     /// Organizations that were looked at.
     pub organizations: u64,
@@ -52,12 +50,7 @@ pub async fn check(state: &DeploymentState) -> Result<CatalogCheck> {
             problems.push(CheckProblem { organization_id: Some(entry.id), problem, advice: advice.into() });
         }
     }
-    Ok(CatalogCheck {
-        object: CatalogCheckObject,
-        ok: problems.is_empty(),
-        organizations: entries.len() as u64,
-        problems,
-    })
+    Ok(CatalogCheck { object: "catalog_check", ok: problems.is_empty(), organizations: entries.len() as u64, problems })
 }
 
 async fn look_at(state: &DeploymentState, entry: &Entry) -> Result<Option<(String, &'static str)>> {
@@ -95,7 +88,7 @@ async fn look_at(state: &DeploymentState, entry: &Entry) -> Result<Option<(Strin
             "Restore this organization's directory from a backup; the others are not affected.",
         )));
     }
-    let own = tenant.read(|db| organization::get(db)).await?;
+    let own = tenant.read(organization::get).await?;
     let hosts = state.catalog.read(|db| organizations::hosts(db, entry.id)).await?;
     let differs = [
         ("slug", own.slug != entry.slug),

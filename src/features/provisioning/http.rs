@@ -168,12 +168,7 @@ async fn create_organization(
     Json(body): Json<CreateBody>,
 ) -> Answer {
     let owner = match body.owner {
-        Some(owner) => Some(Owner {
-            email: owner.email,
-            name: owner.name,
-            password: owner.password,
-            verified: true,
-        }),
+        Some(owner) => Some(Owner { email: owner.email, name: owner.name, password: owner.password, verified: true }),
         None => None,
     };
     let new = NewOrganization {
@@ -368,10 +363,7 @@ async fn delete_host(
         (status = 200, description = "What was found", body = CatalogCheck),
     ),
 )]
-async fn check_catalog(
-    State(state): State<DeploymentState>,
-    _caller: Operator<scope::OrganizationsRead>,
-) -> Answer {
+async fn check_catalog(State(state): State<DeploymentState>, _caller: Operator<scope::OrganizationsRead>) -> Answer {
     Ok(reply::json(200, &check(&state).await?))
 }
 

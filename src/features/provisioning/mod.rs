@@ -97,7 +97,11 @@ pub async fn create(state: &DeploymentState, new: NewOrganization, by: &By) -> R
                 .catalog
                 .write(|db| {
                     organizations::activate(db, id)?;
-                    audit::record(db, &impersonal(by), Act::new("organization.created").on(Target::new("organization", id)))
+                    audit::record(
+                        db,
+                        &impersonal(by),
+                        Act::new("organization.created").on(Target::new("organization", id)),
+                    )
                 })
                 .await?;
             state.directory.appeared();
@@ -112,7 +116,7 @@ pub async fn create(state: &DeploymentState, new: NewOrganization, by: &By) -> R
 
 /// Completes or throws away what a crash left half done; at start, before the first request.
 pub async fn recover(state: &DeploymentState) -> Result<()> {
-    for id in state.catalog.read(|db| organizations::half_done(db)).await? {
+    for id in state.catalog.read(organizations::half_done).await? {
         if state.tenants.is_in_place(id) {
             state.catalog.write(|db| organizations::activate(db, id)).await?;
             tracing::info!(organization = %id, "completed an organization that a crash had interrupted");
@@ -306,7 +310,8 @@ async fn free_slug(state: &DeploymentState, name: &str) -> Result<Slug> {
     let proposed = Slug::propose(name).or_else(|| Slug::parse(&format!("org-{}", random::digits(6))));
     let proposed = proposed.ok_or_else(|| Error::internal("no slug could be proposed"))?;
     for attempt in 1..50 {
-        let candidate = if attempt == 1 { Some(proposed.clone()) } else { Slug::parse(&format!("{proposed}-{attempt}")) };
+        let candidate =
+            if attempt == 1 { Some(proposed.clone()) } else { Slug::parse(&format!("{proposed}-{attempt}")) };
         if let Some(candidate) = candidate
             && state.directory.is_free(candidate.as_str()).await?
         {

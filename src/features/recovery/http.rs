@@ -7,7 +7,7 @@ use axum::response::Response;
 use axum::routing::get;
 use serde::Deserialize;
 
-use super::{Ticket, VALID_MINUTES, begin, expired, finish, proven, prove};
+use super::{Ticket, VALID_MINUTES, begin, expired, finish, prove, proven};
 use crate::base::{Email, Error, Kind, Secret, codes};
 use crate::features::TenantState;
 use crate::features::organization;
@@ -60,7 +60,12 @@ async fn email_page(place: Place, csrf: Csrf, Query(asked): Query<Asked>) -> Res
     if asked.again.is_some() {
         form = form.tell(NoticeKind::Warning, "This has expired. Ask for a new code.");
     }
-    reply::page(&RecoveryEmail { frame: frame::of(&place, "Get a code"), csrf: csrf.token, form, request: asked.request })
+    reply::page(&RecoveryEmail {
+        frame: frame::of(&place, "Get a code"),
+        csrf: csrf.token,
+        form,
+        request: asked.request,
+    })
 }
 
 async fn send_code(
@@ -94,7 +99,9 @@ async fn code_page(
     headers: HeaderMap,
     Query(asked): Query<Asked>,
 ) -> Response {
-    let Some(ticket) = ticket_of(&state, &tenant, &headers) else { return start_again(&place, asked.request.as_deref()) };
+    let Some(ticket) = ticket_of(&state, &tenant, &headers) else {
+        return start_again(&place, asked.request.as_deref());
+    };
     reply::page(&draw_code(&state, &place, csrf, FormState::default(), asked.request, &ticket))
 }
 
@@ -184,7 +191,8 @@ async fn recover(
 }
 
 fn ticket_cookie(state: &TenantState, tenant: &Tenant, ticket: &Ticket) -> Result<String, Error> {
-    let text = serde_json::to_vec(ticket).map_err(|error| Error::internal("a ticket could not be written").source(error))?;
+    let text =
+        serde_json::to_vec(ticket).map_err(|error| Error::internal("a ticket could not be written").source(error))?;
     let purpose = Purpose::Recovery(tenant.id());
     Ok(cookie::set(purpose, state.address.is_secure(), &state.boxes.seal("recovery", &text), None))
 }

@@ -58,7 +58,13 @@ pub async fn begin(
         .write(|db| {
             store::forget_old(db)?;
             let member = member::by_email(db, email)?.filter(|member| member.status != Status::Inactive);
-            store::insert(db, &id, member.as_ref().map(|member| member.id), &code_hash(mac, &id, &code), db.now().plus(VALID))?;
+            store::insert(
+                db,
+                &id,
+                member.as_ref().map(|member| member.id),
+                &code_hash(mac, &id, &code),
+                db.now().plus(VALID),
+            )?;
             let mut act = Act::new("recovery.requested");
             if let Some(member) = &member {
                 outbox::send(db, tenant, &mail(organization, url, member, &code))?;

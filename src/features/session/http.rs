@@ -1,18 +1,18 @@
 //! Sessions at the edge: the cookie, the extractors, the session check.
 
+use axum::Router;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use axum::routing::get;
-use axum::Router;
 
 use super::api::SessionBody;
 use super::{SignedIn, authenticate};
 use crate::base::{Credential, CredentialKind, Error, codes};
+use crate::features::TenantState;
 use crate::features::audit::{Actor, By, Context};
 use crate::features::organization::{self, Rules};
-use crate::features::TenantState;
 use crate::tenants::Tenant;
 use crate::web::cookie::{self, Purpose};
 use crate::web::failure::Answer;
@@ -92,8 +92,7 @@ pub fn clear_session_cookie(state: &TenantState, tenant: &Tenant) -> String {
 /// An act in this request.
 #[must_use]
 pub fn by(info: &RequestInfo, actor: Actor) -> By {
-    let context =
-        Context { ip_address: info.ip_text(), user_agent: info.user_agent.clone(), ..Context::default() };
+    let context = Context { ip_address: info.ip_text(), user_agent: info.user_agent.clone(), ..Context::default() };
     By { actor, context, request_id: info.id.clone() }
 }
 

@@ -12,8 +12,8 @@ use serde::Serialize;
 
 pub use store::{get, list, list_of_member};
 
-use crate::base::{Credential, CredentialKind, Error, MemberId, Result, SessionId, Timestamp, codes};
 use crate::base::time::length;
+use crate::base::{Credential, CredentialKind, Error, MemberId, Result, SessionId, Timestamp, codes};
 use crate::crypto::{hash, random};
 use crate::features::audit::{self, Act, Actor, By, Target};
 use crate::features::member::{self, Member};

@@ -7,21 +7,18 @@ use axum::response::Response;
 use axum::routing::get;
 use serde::Deserialize;
 
-use super::{Handover, Ticket, VALID_MINUTES, begin, finish, is_proven, prove, store};
+use super::{Handover, Ticket, VALID_MINUTES, begin, finish, is_proven, prove};
 use crate::base::{Email, Error, Kind, Secret, Slug, codes};
-use crate::crypto::hash;
 use crate::features::password::HINT;
 use crate::features::password::http::after_sign_in;
 use crate::features::session::http::{by_anonymous, rules, session_cookie};
-use crate::features::{DEPLOYMENT, DeploymentState, TenantState, member, session};
+use crate::features::{DEPLOYMENT, DeploymentState, TenantState, session};
 use crate::outbound::Message;
 use crate::tenants::Tenant;
 use crate::web::cookie::{self, Purpose};
 use crate::web::csrf::Csrf;
 use crate::web::failure::Answer;
-use crate::web::pages::{
-    Address, FormState, Frame, Landing, SignUpCode, SignUpEmail, SignUpOrganization,
-};
+use crate::web::pages::{Address, FormState, Frame, Landing, SignUpCode, SignUpEmail, SignUpOrganization};
 use crate::web::{Form, Place, Query, RequestInfo, reply};
 
 /// Pages on the deployment's own host.
@@ -213,26 +210,11 @@ async fn arrive(
     }
     let opened = state.boxes.open("handover", &arrival.token);
     let handover: Option<Handover> = opened.and_then(|text| serde_json::from_slice(&text).ok());
-    let fits = |handover: &Handover| {
-        handover.credential().is_some_and(|credential| credential.organization() == Some(tenant.id()))
-            && tenant.clock().now().millis() < handover.expires_at
-    };
-    let Some(handover) = handover.filter(fits) else { return Ok(reply::see_other(&place.path("/sign-in"))) };
+    let Some(handover) = handover else { return Ok(reply::see_other(&place.path("/sign-in"))) };
     let (rules, by) = (rules(&state, &tenant).await?, by_anonymous(&info));
-    let started = tenant
-        .write(|db| {
-            let Some(credential) = handover.credential() else { return Ok(None) };
-            let Ok(id) = handover.member.parse() else { return Ok(None) };
-            if !store::use_relay(db, &hash::credential_hash(&credential), handover.expires_at)? {
-                return Ok(None);
-            }
-            let member = member::get(db, id)?.filter(|member| member.status == member::Status::Active);
-            let Some(member) = member else { return Ok(None) };
-            session::start(db, &tenant, &member, &["pwd", "otp"], &rules, &by).map(Some)
-        })
-        .await?;
+    let started = tenant.write(|db| super::arrive(db, &tenant, &handover, &rules, &by)).await?;
     match started {
-        Some((_, token)) => {
+        Some(token) => {
             let page = reply::see_other(&after_sign_in(&place, None));
             Ok(reply::with_cookie(page, &session_cookie(&state, &tenant, &token, &rules)))
         }
@@ -241,7 +223,8 @@ async fn arrive(
 }
 
 fn ticket_cookie(state: &DeploymentState, ticket: &Ticket) -> Result<String, Error> {
-    let text = serde_json::to_vec(ticket).map_err(|error| Error::internal("a ticket could not be written").source(error))?;
+    let text =
+        serde_json::to_vec(ticket).map_err(|error| Error::internal("a ticket could not be written").source(error))?;
     let sealed = state.tenant.boxes.seal("sign_up", &text);
     Ok(cookie::set(Purpose::SignUp, state.tenant.address.is_secure(), &sealed, None))
 }

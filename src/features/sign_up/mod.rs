@@ -11,11 +11,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::time::length;
 use crate::base::{Credential, CredentialKind, Email, Error, Result, Secret, SignUpId, Slug, Timestamp, codes};
-use crate::crypto::random;
-use crate::features::DeploymentState;
+use crate::crypto::{hash, random};
 use crate::features::audit::By;
+use crate::features::organization::Rules;
 use crate::features::outbox::Mail;
 use crate::features::provisioning::{self, NewOrganization, Owner};
+use crate::features::{DeploymentState, member, session};
+use crate::sqlite::{TenantDb, Write};
+use crate::tenants::Tenant;
 
 pub(super) const VALID_MINUTES: u32 = 10;
 const VALID: std::time::Duration = length::minutes(10);
@@ -74,7 +77,7 @@ pub async fn prove(state: &DeploymentState, ticket: &Ticket, code: &str) -> Resu
                 return Ok(false);
             }
             store::count_attempt(db, sign_up.id)?;
-            let right = crate::crypto::hash::equal(&hash, &sign_up.code_hash);
+            let right = hash::equal(&hash, &sign_up.code_hash);
             if right {
                 store::set_proven(db, sign_up.id, db.now().plus(PROVEN_FOR))?;
             }
@@ -92,7 +95,7 @@ pub async fn is_proven(state: &DeploymentState, ticket: &Ticket) -> Result<bool>
         sign_up.proven_at.is_some()
             && sign_up.used_at.is_none()
             && now < sign_up.expires_at
-            && crate::crypto::hash::equal(&sign_up.email_mac, &mac)
+            && hash::equal(&sign_up.email_mac, &mac)
     }))
 }
 
@@ -110,8 +113,7 @@ pub async fn finish(
     if !is_proven(state, ticket).await? {
         return Err(Error::new(&codes::SIGN_UP_EXPIRED));
     }
-    let owner =
-        Owner { email: ticket.email.clone(), name: full_name, password: Some(password), verified: true };
+    let owner = Owner { email: ticket.email.clone(), name: full_name, password: Some(password), verified: true };
     let new = NewOrganization {
         name,
         slug,
@@ -158,6 +160,29 @@ impl Handover {
     pub fn credential(&self) -> Option<Credential> {
         Credential::parse(CredentialKind::Relay, &self.token)
     }
+}
+
+/// Takes the fresh owner in, once: starts a session, or nothing if the hand-over is for another
+/// organization, too old, or used.
+pub fn arrive(
+    db: &Write<'_, TenantDb>,
+    tenant: &Tenant,
+    handover: &Handover,
+    rules: &Rules,
+    by: &By,
+) -> Result<Option<Credential>> {
+    let Some(credential) = handover.credential() else { return Ok(None) };
+    if credential.organization() != Some(tenant.id()) || db.now().millis() >= handover.expires_at {
+        return Ok(None);
+    }
+    if !store::use_relay(db, &hash::credential_hash(&credential), handover.expires_at)? {
+        return Ok(None);
+    }
+    let Ok(id) = handover.member.parse() else { return Ok(None) };
+    let member = member::get(db, id)?.filter(|member| member.status == member::Status::Active);
+    let Some(member) = member else { return Ok(None) };
+    let (_, token) = session::start(db, tenant, &member, &["pwd", "otp"], rules, by)?;
+    Ok(Some(token))
 }
 
 fn refuse_if_closed(state: &DeploymentState) -> Result<()> {

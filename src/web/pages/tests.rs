@@ -17,7 +17,8 @@ fn sign_in(form: FormState) -> String {
 
 #[test]
 fn what_was_typed_is_escaped_and_survives_and_secrets_do_not() {
-    let form = FormState::default().keep("email", "\"><script>@x").keep("password", "hunter2").wrong("password", MISMATCH);
+    let form =
+        FormState::default().keep("email", "\"><script>@x").keep("password", "hunter2").wrong("password", MISMATCH);
     let html = sign_in(form);
     assert!(!html.contains("<script>@x") && !html.contains("<Demo>") && !html.contains("hunter2"));
     assert!(html.contains("&#60;script&#62;@x") || html.contains("&lt;script&gt;@x"), "{html}");

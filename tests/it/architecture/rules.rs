@@ -40,26 +40,32 @@ const PROOFS: [&str; 3] = ["route", "TenantRoute", "Claim"];
 const CONFIG_READERS: [&str; 5] = ["config", "web", "router", "app", "cli"];
 
 /// Features in the order in which they may use each other: only those before.
-const FEATURES: [&str; 15] = [
+const FEATURES: [&str; 18] = [
     "audit",
-    "idempotency",
+    "outbox",
+    "signing_key",
     "application",
     "organization",
     "member",
     "session",
-    "sign_in",
     "password",
-    "email_code",
     "recovery",
-    "api_key",
-    "operator",
-    "sign_up",
     "account",
+    "membership",
+    "api_key",
+    "idempotency",
+    "provisioning",
+    "sign_up",
     "oauth",
+    "status",
+    "api",
 ];
 
-/// Ways to prove who one is: they are put together by what comes after them, never by each other.
-const FACTORS: [&str; 2] = ["password", "email_code"];
+/// Features of the deployment, whose rules may see the catalog; those of an organization never do.
+const OF_THE_DEPLOYMENT: [&str; 3] = ["signing_key", "provisioning", "sign_up"];
+
+/// Files of a feature that translate to and from HTTP.
+const EDGES: [&str; 3] = ["http", "pages", "api"];
 
 /// Crates that one part of the house speaks to the world through.
 struct Door {
@@ -77,7 +83,7 @@ const DOORS: [Door; 5] = [
     Door {
         crates: &["axum", "axum_extra", "utoipa_axum", "tower_http"],
         open_to: |source| is_edge(source) || in_room(source, &["web", "router", "app", "cli", "jobs"]),
-        rule: "only features/*/http.rs, features/*/pages.rs, web, router, app, cli and jobs name axum",
+        rule: "only features/*/{http,pages,api}.rs, web, router, app, cli and jobs name axum",
     },
     Door {
         crates: &["argon2", "aws_lc_rs", "jsonwebtoken"],
@@ -173,16 +179,20 @@ fn inside(source: &Source, target: &[String]) -> Option<String> {
     if holds_params(target) && !holds_sql(source) {
         return Some("SQL belongs in features/*/store.rs, catalog, tenants, keyring or sqlite".to_owned());
     }
-    if from == "features" { from_a_feature(source, to) } else { None }
+    if from == "features" { from_a_feature(source, target, to) } else { None }
 }
 
 /// What the files of a feature may import from below.
-fn from_a_feature(source: &Source, to: &str) -> Option<String> {
+fn from_a_feature(source: &Source, target: &[String], to: &str) -> Option<String> {
     let allowed: &[&str] = match part(source) {
         // features/mod.rs is a list of modules.
         Part::List => return None,
-        Part::Store => &["base", "sqlite"],
+        // Sealed columns are sealed where they are written.
+        Part::Store => &["base", "sqlite", "crypto"],
         Part::Edge => &["base", "crypto", "outbound", "keyring", "catalog", "tenants", "web"],
+        Part::Rules if source.module.get(1).is_some_and(|own| OF_THE_DEPLOYMENT.contains(&own.as_str())) => {
+            &["base", "crypto", "keyring", "catalog", "tenants", "sqlite"]
+        }
         Part::Rules => &["base", "crypto", "keyring", "tenants", "sqlite"],
     };
     let what = match part(source) {
@@ -190,6 +200,9 @@ fn from_a_feature(source: &Source, to: &str) -> Option<String> {
         Part::Edge => "a feature's http.rs or pages.rs (translation)",
         Part::Rules | Part::List => "a feature's rules",
     };
+    if part(source) == Part::Store && target.get(1).is_some_and(|name| name == "random") {
+        return Some(format!("{what} makes nothing up: randomness comes from the rules"));
+    }
     (!allowed.contains(&to)).then(|| format!("{what} may import {}; not {to}", allowed.join(", ")))
 }
 
@@ -201,7 +214,7 @@ fn between_features(source: &Source, target: &[String]) -> Option<String> {
     };
     let other_place = FEATURES.iter().position(|name| name == other)?;
     let names_store = target.get(2).is_some_and(|name| name == "store");
-    let names_edge = target.get(2).is_some_and(|name| name == "http" || name == "pages");
+    let names_edge = target.get(2).is_some_and(|name| EDGES.contains(&name.as_str()));
     if own == other {
         return match part(source) {
             Part::Edge if names_store => Some("http.rs asks its mod.rs, never a store".to_owned()),
@@ -217,9 +230,6 @@ fn between_features(source: &Source, target: &[String]) -> Option<String> {
     }
     if names_edge && part(source) != Part::Edge {
         return Some(format!("the rules of {own} may not know the pages of {other}"));
-    }
-    if FACTORS.contains(&own.as_str()) && FACTORS.contains(&other.as_str()) {
-        return Some(format!("{own} and {other} are factors, which never import each other"));
     }
     (other_place > own_place).then(|| format!("{own} may use only the features before it, and {other} comes after"))
 }
@@ -237,7 +247,9 @@ fn part(source: &Source) -> Part {
     match source.module.get(2).map(String::as_str) {
         _ if source.module.len() < 2 => Part::List,
         Some("store") => Part::Store,
-        Some("http" | "pages") => Part::Edge,
+        Some(name) if EDGES.contains(&name) => Part::Edge,
+        // The API as a whole is nothing but edge.
+        _ if source.module[1] == "api" => Part::Edge,
         _ => Part::Rules,
     }
 }

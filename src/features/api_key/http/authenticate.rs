@@ -7,9 +7,11 @@ use axum::response::{IntoResponse, Response};
 use crate::base::{ApiKeyId, Credential, CredentialKind, OrganizationId, Result};
 use crate::catalog::Catalog;
 use crate::crypto::hash;
+use crate::features::DEPLOYMENT;
 use crate::features::api_key::{self, ApiKey};
 use crate::tenants::Tenant;
 use crate::web::access::{Identity, presented_key};
+use crate::web::limits::Limits;
 use crate::web::{Caller, Failure};
 
 /// The deployment's keys, for recognising them and nothing else; cheap to clone. It gives no access to
@@ -44,6 +46,7 @@ impl OperatorKeys {
 #[derive(Clone)]
 pub struct Authenticator {
     pub operators: OperatorKeys,
+    pub limits: Limits,
 }
 
 /// Recognises the caller. Without a credential that can be used there is none, and the extractors of
@@ -63,7 +66,13 @@ pub async fn authenticate(State(auth): State<Authenticator>, mut request: Reques
             }
         };
         match found {
-            Ok(Some(caller)) => drop(request.extensions_mut().insert(caller)),
+            Ok(Some(caller)) => {
+                let organization = request.extensions().get::<Tenant>().map_or(DEPLOYMENT, Tenant::id);
+                if let Err(error) = auth.limits.api.check(&(organization, caller.key())) {
+                    return Failure::from(error).into_response();
+                }
+                request.extensions_mut().insert(caller);
+            }
             Ok(None) => (),
             Err(error) => return Failure::from(error).into_response(),
         }

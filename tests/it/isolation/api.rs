@@ -1,0 +1,163 @@
+//! The walk over every operation of the API.
+
+use bulkhead::base::{Credential, CredentialKind};
+use serde_json::json;
+
+use super::table::{For, OPERATIONS, Operation};
+use super::{MARK, Scene, Side, assert_unmarked, body_of};
+use crate::world::{Answer, Api, World};
+
+/// The path of an operation at an organization by this name, with what `of` has in it.
+fn path_at(operation: &Operation, name: &str, of: &Side) -> String {
+    let path = operation.path.replace("{org}", name);
+    of.fill(&path, of).replace("{application}", "app_00000000000000000000000009")
+}
+
+async fn call(api: &Api<'_>, operation: &Operation, path: &str, of: &Side) -> Answer {
+    let body = body_of(&of.fill(operation.body, of));
+    api.send(operation.method, path, body.as_ref()).await
+}
+
+/// A scope that is of no use for the operation.
+fn beside(scope: &str) -> &'static str {
+    if scope == "audit:read" { "keys:read" } else { "audit:read" }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gets_in_without_a_credential_that_is_good() {
+    let Scene { world, acme, .. } = &Scene::new().await;
+    let nowhere = Side::nowhere(acme);
+    let of_nobody = Credential::mint(CredentialKind::ApiKey, None, [7; 32]).expose().to_owned();
+    let of_acme = format!("{}{}", &acme.key[..acme.key.len() - 1], if acme.key.ends_with('0') { "1" } else { "0" });
+    for operation in OPERATIONS {
+        for key in [None, Some(&of_nobody), Some(&of_acme), Some(&acme.session_token), Some(&"nonsense".to_owned())] {
+            let api = key.map_or_else(|| world.stranger(), |key| world.api(key));
+            let answer = call(&api, operation, &path_at(operation, acme.slug, acme), acme).await;
+            let answer = answer.expect_problem(401, "unauthenticated");
+            assert_eq!(answer.header("www-authenticate"), Some("Bearer"), "{answer:?}");
+            // Whether an organization exists is not for strangers.
+            let elsewhere = call(&api, operation, &path_at(operation, nowhere.slug, acme), acme).await;
+            assert_eq!(answer.essence(), elsewhere.essence(), "{answer:?} {elsewhere:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_without_the_scope_is_refused() {
+    let Scene { world, acme, .. } = &Scene::new().await;
+    for operation in OPERATIONS {
+        let scope = beside(operation.scope);
+        let made = world.operator().post("/v1/api_keys", &json!({"name": "narrow", "scopes": [scope]})).await.expect(201);
+        let of_operator = made.json()["secret"].as_str().unwrap().to_owned();
+        for key in [of_operator, world.organization_key(acme.slug, &[scope]).await] {
+            let answer = call(&world.api(&key), operation, &path_at(operation, acme.slug, acme), acme).await;
+            answer.expect_problem(403, "forbidden");
+        }
+        if operation.callers == For::Operators {
+            let answer = call(&world.api(&acme.key), operation, &path_at(operation, acme.slug, acme), acme).await;
+            answer.expect_problem(403, "forbidden");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_opens_no_other_organization_and_does_not_tell_whether_it_exists() {
+    let Scene { world, acme, other, .. } = &Scene::new().await;
+    let (before, nowhere) = (state_of(world, other).await, Side::nowhere(acme));
+    let acmes = world.api(&acme.key);
+    for operation in OPERATIONS.iter().filter(|operation| operation.is_of_an_organization()) {
+        let unknown = call(&acmes, operation, &path_at(operation, nowhere.slug, other), other).await;
+        assert!([400, 401, 403, 404].contains(&unknown.status), "{unknown:?}");
+        for name in [&other.id, other.slug, &format!("ext-{MARK}"), &nowhere.id, "%2e%2e", "acm%65x"] {
+            let refused = call(&acmes, operation, &path_at(operation, name, other), other).await;
+            assert_eq!(refused.essence(), unknown.essence(), "{refused:?} {unknown:?}");
+        }
+        // The same by a key that has been revoked, or never was.
+        let stale = call(&world.api(&nowhere.key), operation, &path_at(operation, acme.slug, acme), acme).await;
+        assert!([400, 401].contains(&stale.status), "{stale:?}");
+    }
+    assert_eq!(state_of(world, other).await, before, "something of the other organization was changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_organizations_ids_are_as_unknown_as_any() {
+    let Scene { world, acme, other, .. } = &Scene::new().await;
+    let (before, nowhere) = (state_of(world, other).await, Side::nowhere(acme));
+    let acmes = world.api(&acme.key);
+    let operator = world.operator();
+    for operation in OPERATIONS.iter().filter(|operation| operation.is_of_an_organization() && operation.names_an_object()) {
+        for api in [&acmes, &operator] {
+            let unknown = call(api, operation, &path_at(operation, acme.slug, &nowhere), &nowhere).await.expect(404);
+            let others = call(api, operation, &path_at(operation, acme.slug, other), other).await;
+            assert_eq!(others.essence(), unknown.essence(), "{others:?} {unknown:?}");
+            assert_unmarked(&others);
+        }
+    }
+    let path = |host: &str| format!("/v1/organizations/acme/hosts/{host}");
+    let (others, unknown) =
+        (operator.delete(&path(&other.custom_host)).await, operator.delete(&path(&nowhere.custom_host)).await);
+    assert_eq!((others.status, others.essence()), (404, unknown.essence()), "{others:?}");
+    operator.put(&path(&other.custom_host), &json!({})).await.expect_problem(409, "host_taken");
+    assert_eq!(state_of(world, other).await, before, "something of the other organization was changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_list_and_no_filter_shows_anything_of_another_organization() {
+    let Scene { world, acme, other, .. } = &Scene::new().await;
+    let acmes = world.api(&acme.key);
+    for operation in OPERATIONS.iter().filter(|one| one.is_of_an_organization() && one.method == "GET") {
+        if operation.callers == For::Both {
+            let answer = call(&acmes, operation, &path_at(operation, acme.slug, acme), acme).await.expect(200);
+            assert!(answer.mentions("acme") || answer.mentions("audit_verification") || answer.mentions("public_jwk"));
+            assert_unmarked(&answer);
+        }
+    }
+    let of_other = acmes.get(&format!("/v1/organizations/acme/sessions?member={}", other.member)).await.expect(200);
+    assert_eq!(of_other.json()["data"], json!([]));
+    for (list, cursor) in [("members", &other.member), ("sessions", &other.session), ("api_keys", &other.key_id)] {
+        for side in ["before", "after"] {
+            assert_unmarked(&acmes.get(&format!("/v1/organizations/acme/{list}?{side}={cursor}")).await.expect(200));
+        }
+    }
+    assert_ne!(acme.signing_key, other.signing_key);
+    let keys = acmes.get("/v1/organizations/acme/signing_keys").await.expect(200);
+    assert!(keys.mentions(&acme.signing_key) && !keys.mentions(&other.signing_key));
+    // What every operator may see, no organization's key may.
+    assert!(world.operator().get("/v1/organizations?limit=100").await.expect(200).mentions(MARK));
+    acmes.get("/v1/organizations?limit=100").await.expect_problem(403, "forbidden");
+}
+
+/// The walk would prove nothing if these requests were refused for other reasons.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_right_key_every_operation_works() {
+    let world = World::new().await;
+    let operator = world.operator();
+    let slugs = (0..OPERATIONS.len()).map(|n| &*format!("initech-{n}").leak());
+    for (operation, slug) in OPERATIONS.iter().zip(slugs) {
+        let own = Side::new(&world, slug).await;
+        let application = world.application().await.id;
+        if operation.path == "/v1/organizations/{org}/hosts/{host}" && operation.method == "PUT" {
+            operator.delete(&own.fill(operation.path, &own)).await.expect(204);
+        }
+        let mut path = own.fill(operation.path, &own).replace("{application}", &application);
+        if operation.path == "/v1/api_keys/{key}" {
+            let made = operator.post("/v1/api_keys", &json!({"name": "spare", "scopes": ["*"]})).await;
+            path = format!("/v1/api_keys/{}", made.expect(201).id());
+        }
+        let body = body_of(&own.fill(operation.body, &own));
+        let key = world.api(&own.key);
+        let api = if operation.callers == For::Both { &key } else { &operator };
+        let answer = api.send(operation.method, &path, body.as_ref()).await;
+        assert!((200..300).contains(&answer.status), "{answer:?}");
+    }
+}
+
+/// Everything that an operator can see of an organization, and that a walk must not change.
+async fn state_of(world: &World, side: &Side) -> Vec<String> {
+    let mut state = Vec::new();
+    for list in ["", "/members", "/sessions", "/signing_keys", "/audit_events/verification"] {
+        let answer = world.operator().get(&format!("/v1/organizations/{}{list}", side.id)).await;
+        state.push(answer.expect(200).text());
+    }
+    state
+}
