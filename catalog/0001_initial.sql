@@ -14,6 +14,13 @@ CREATE TABLE organization (
 -- What a crash left half done; empty otherwise, so that start-up does not walk the organizations.
 CREATE INDEX organization_creating ON organization (id) WHERE state = 'creating';
 
+-- Slugs and external ids that organizations gave up: nobody else may take them, and with them an address
+-- and an issuer that apps and people still trust.
+CREATE TABLE retired_name (
+  name            TEXT PRIMARY KEY,
+  organization_id TEXT NOT NULL REFERENCES organization (id) ON DELETE CASCADE
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE host (
   host            TEXT PRIMARY KEY,
   organization_id TEXT NOT NULL REFERENCES organization (id) ON DELETE CASCADE

@@ -28,7 +28,7 @@ use crate::features::{
 use crate::jobs::{self, Jobs};
 use crate::keyring::Keyring;
 use crate::outbound::{Encryption, Mailbox, Mailer, SmtpServer};
-use crate::router::{self, Front, Trust, Watch};
+use crate::router::{self, BodyLimits, Front, Trust, Watch};
 use crate::tenants::{Limits as FileLimits, Tenants};
 use crate::web::limits::{Limit, Limits, Table};
 use crate::web::{Address, Addressing};
@@ -49,6 +49,8 @@ impl App {
     /// Takes the data directory, opens catalog and keyring, clears up after a crash, starts the jobs.
     pub async fn start(config: Config, clock: Clock) -> Result<Self> {
         let directory = config.server.data_dir.clone();
+        // Nobody else reads what is made here, and no copy that keeps the modes either.
+        rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
         prepare_directory(&directory)?;
         let lock = Lock::take(&directory)?;
         let master = master_key::load(&config)?;
@@ -72,12 +74,19 @@ impl App {
 
     /// The public service, as one would mount it.
     pub fn service(&self) -> Router {
-        router::public(self.front.clone(), self.watch.clone(), self.config.server.max_body_bytes)
+        router::public(self.front.clone(), self.watch.clone(), self.body_limits())
     }
 
     /// The API for whoever has access to the data directory.
     pub fn control(&self) -> Router {
-        router::control(self.front.clone(), self.watch.clone(), self.config.server.max_body_bytes)
+        router::control(self.front.clone(), self.watch.clone(), self.body_limits())
+    }
+
+    fn body_limits(&self) -> BodyLimits {
+        BodyLimits {
+            bytes: self.config.server.max_body_bytes,
+            pause: length::seconds(self.config.server.header_timeout_seconds),
+        }
     }
 
     /// Serves until the process is told to stop, then drains and closes.
@@ -246,6 +255,7 @@ fn rate_limits(config: &config::RateLimits) -> Limits {
     let hour = length::hours(1);
     Limits::new(Table {
         sign_in: Limit::new(config.sign_in_per_minute, minute),
+        sign_in_anywhere: Limit::new(config.sign_in_per_minute.saturating_mul(3), minute),
         code: Limit::new(config.code_per_minute, minute),
         recovery: Limit::new(config.recovery_per_hour, hour),
         sign_up: Limit::new(config.sign_up_per_hour, hour),

@@ -1,18 +1,20 @@
 //! Listening: the public address, the metrics address, the control socket; and stopping without
 //! dropping anybody.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
+use hyper::server::conn::http1::Builder;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -31,6 +33,8 @@ use crate::router::Peer;
 /// Serves until SIGTERM or SIGINT, then lets running requests finish within the grace period.
 pub(super) async fn until_stopped(app: &App) -> Result<()> {
     let server = &app.config.server;
+    // Before anybody can know that we serve: whoever stops us right then must not cut anything off.
+    let stopped = signals()?;
     let public = bind(server.listen).await?;
     let bound = public.local_addr().unwrap_or(server.listen);
     let (stop, stopping) = watch::channel(false);
@@ -51,7 +55,7 @@ pub(super) async fn until_stopped(app: &App) -> Result<()> {
     tokio::spawn(measure(app.state.tenants.clone()));
     tracing::info!(address = %bound, url = %server.origin(), "serving");
 
-    wait_for_signal().await?;
+    stopped.await;
     tracing::info!("stopping: running requests may finish");
     let _ = stop.send(true);
     for task in listening {
@@ -69,6 +73,44 @@ struct Knobs {
     header_bytes: usize,
     grace: Duration,
     connections: Arc<Semaphore>,
+    peers: Arc<Peers>,
+}
+
+/// Connections of each peer: one of them may hold at most half of all, unless it is a proxy of ours.
+struct Peers {
+    most: usize,
+    proxies: Vec<ipnet::IpNet>,
+    open: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A peer's place, given back when its connection ends.
+struct Place {
+    peers: Arc<Peers>,
+    peer: IpAddr,
+}
+
+impl Peers {
+    fn enter(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = open.entry(peer).or_insert(0);
+        if *count >= self.most && !self.proxies.iter().any(|net| net.contains(&peer)) {
+            return None;
+        }
+        *count += 1;
+        Some(Place { peers: Arc::clone(self), peer })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.peers.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut entry) = open.entry(self.peer) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
 }
 
 impl Knobs {
@@ -78,21 +120,22 @@ impl Knobs {
             header_bytes: server.max_header_bytes,
             grace: Duration::from_secs(server.shutdown_grace_seconds),
             connections: Arc::new(Semaphore::new(server.max_connections)),
+            peers: Arc::new(Peers {
+                most: (server.max_connections / 2).max(1),
+                proxies: server.trusted_proxies.clone(),
+                open: Mutex::default(),
+            }),
         }
     }
 
-    fn builder(&self) -> Builder<TokioExecutor> {
-        let mut builder = Builder::new(TokioExecutor::new());
+    /// HTTP/1.1, the language between a proxy and what is behind it; TLS and HTTP/2 are the proxy's. The
+    /// timeout runs from the first moment, so that a silent connection is closed as well.
+    fn builder(&self) -> Builder {
+        let mut builder = Builder::new();
         builder
-            .http1()
             .timer(TokioTimer::new())
             .header_read_timeout(self.header_timeout)
-            .max_buf_size(self.header_bytes.max(8192))
-            .http2()
-            .timer(TokioTimer::new())
-            .max_header_list_size(u32::try_from(self.header_bytes).unwrap_or(u32::MAX))
-            .max_concurrent_streams(100)
-            .keep_alive_interval(Duration::from_secs(30));
+            .max_buf_size(self.header_bytes.max(8192));
         builder
     }
 }
@@ -136,7 +179,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     // Over the bound a connection is closed at once: a client sees it, and we spend nothing on it.
-    let Ok(permit) = Arc::clone(&knobs.connections).try_acquire_owned() else {
+    let permit = Arc::clone(&knobs.connections).try_acquire_owned().ok();
+    let place = peer.map(|peer| knobs.peers.enter(peer.to_canonical()));
+    let (Some(permit), Some(place)) = (permit, place.map_or(Some(None), |place| place.map(Some))) else {
         metrics::counter!("bulkhead_connections_refused_total").increment(1);
         return;
     };
@@ -149,13 +194,13 @@ where
         }
         async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
     });
-    let serving = knobs.builder().serve_connection(TokioIo::new(stream), service).into_owned();
+    let serving = knobs.builder().serve_connection(TokioIo::new(stream), service);
     let watched = graceful.watch(serving);
     tokio::spawn(async move {
         if let Err(error) = watched.await {
             tracing::debug!(%error, "a connection ended early");
         }
-        drop(permit);
+        drop((permit, place));
     });
 }
 
@@ -181,14 +226,16 @@ fn failed(what: &str, error: std::io::Error) -> Error {
         .source(error)
 }
 
-async fn wait_for_signal() -> Result<()> {
+/// Catches SIGTERM and SIGINT from now on; the future ends with the first.
+fn signals() -> Result<impl Future<Output = ()>> {
     let handler = |kind| signal(kind).map_err(|error| Error::internal("no signal handler").source(error));
     let (mut terminate, mut interrupt) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
 }
 
 /// Raises the soft limit of open files to the hard one and says what it is.

@@ -14,6 +14,7 @@ pub mod page;
 pub mod scope;
 pub mod secret;
 pub mod slug;
+pub mod text;
 pub mod time;
 
 pub use credential::{Credential, CredentialKind};

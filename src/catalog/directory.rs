@@ -113,7 +113,7 @@ impl Directory {
 
     /// Whether a slug or an external id is nobody's yet; only a claim makes sure.
     pub async fn is_free(&self, name: &str) -> Result<bool> {
-        Ok(self.catalog.read(|db| organizations::organization_by_name(db, name)).await?.is_none())
+        Ok(!self.catalog.read(|db| organizations::name_in_use(db, name, None)).await?)
     }
 
     /// An organization has come into being: names that led nowhere may lead there now.

@@ -140,6 +140,13 @@ pub fn rename(
         return Err(Error::new(&codes::EXTERNAL_ID_TAKEN).field("external_id", "taken", "This external id is in use."));
     }
     db.execute(
+        "INSERT INTO retired_name (name, organization_id)
+         SELECT slug, id FROM organization WHERE id = ?1 AND slug <> ?2
+         UNION SELECT external_id, id FROM organization WHERE id = ?1 AND external_id IS NOT ?3 AND external_id <> ''
+         ON CONFLICT (name) DO NOTHING",
+        params![id, slug, external_id.map(ExternalId::as_str)],
+    )?;
+    db.execute(
         "UPDATE organization SET slug = ?, external_id = ?, updated_at = ? WHERE id = ?",
         params![slug, external_id.map(ExternalId::as_str), db.now(), id],
     )?;
@@ -213,11 +220,16 @@ pub(super) fn organization_by_name(db: &Read<'_, CatalogDb>, name: &str) -> Resu
     db.one("SELECT id FROM organization WHERE slug = ?1 OR external_id = ?1", params![name], |row| row.get(0))
 }
 
-fn name_in_use(db: &Read<'_, CatalogDb>, name: &str, except: Option<OrganizationId>) -> Result<bool> {
-    Ok(organization_by_name(db, name)?.is_some_and(|id| Some(id) != except))
+/// Whether a name leads to another organization, or did before that was renamed.
+pub(super) fn name_in_use(db: &Read<'_, CatalogDb>, name: &str, except: Option<OrganizationId>) -> Result<bool> {
+    let retired = db.one("SELECT organization_id FROM retired_name WHERE name = ?", params![name], |row| row.get(0))?;
+    let owner = organization_by_name(db, name)?.or(retired);
+    Ok(owner.is_some_and(|id| Some(id) != except))
 }
 
-fn slug_taken(slug: &Slug) -> Error {
+/// The refusal of a slug that is not free.
+#[must_use]
+pub fn slug_taken(slug: &Slug) -> Error {
     Error::new(&codes::SLUG_TAKEN).field("slug", "taken", format!("“{slug}” is taken. Choose another address."))
 }
 

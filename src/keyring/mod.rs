@@ -91,14 +91,17 @@ impl Keyring {
             })
             .await?;
         row.map(|(wrapped, master_key_id)| {
-            self.master.unwrap(name, &wrapped).map_err(|error| {
-                Error::new(&codes::ORGANIZATION_UNAVAILABLE)
-                    .because(format!(
-                        "its data key cannot be unwrapped: it was wrapped by master key {master_key_id}, and this \
-                         server has {}",
-                        self.master.id()
-                    ))
-                    .source(error)
+            self.master.unwrap(name, &wrapped).map_err(|_| {
+                let why = if master_key_id == self.master.id() {
+                    "it was changed, or moved here from elsewhere".to_owned()
+                } else {
+                    let ours = self.master.id();
+                    format!("it was wrapped by another master key ({master_key_id}; this server has {ours})")
+                };
+                if name == DEPLOYMENT {
+                    return Error::internal(format!("the deployment's data key cannot be unwrapped: {why}"));
+                }
+                Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(format!("its data key cannot be unwrapped: {why}"))
             })
         })
         .transpose()

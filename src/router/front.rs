@@ -125,8 +125,12 @@ async fn route(front: &Front, request: Request) -> Result<(Door, Request)> {
             None => {
                 // An organization's key on an operation of the deployment: known, so that it can be told
                 // that it may not.
+                if path.starts_with("/v1/organizations/") {
+                    return Err(Error::new(&codes::ORGANIZATION_NOT_FOUND));
+                }
                 if let Some(id) = key_hint(&parts)
                     && let Ok(route) = front.0.directory.by_id(id).await
+                    && let Some(route) = agree(Some(route), outside)?
                 {
                     admit(front, route, None, &mut parts).await?;
                 }
@@ -172,8 +176,14 @@ async fn route(front: &Front, request: Request) -> Result<(Door, Request)> {
 
 async fn by_host(front: &Front, parts: &Parts) -> Result<Option<TenantRoute>> {
     let text = parts.headers.get(header::HOST).and_then(|value| value.to_str().ok());
-    let text = text.or_else(|| parts.uri.authority().map(axum::http::uri::Authority::as_str));
-    let host = text.and_then(HostName::parse).ok_or_else(|| Error::new(&codes::MALFORMED_HOST))?;
+    let target = parts.uri.authority().map(axum::http::uri::Authority::as_str);
+    // RFC 9112 section 3.2.2 lets the target win; here two that disagree are refused.
+    if let (Some(text), Some(target)) = (text, target)
+        && HostName::parse(text) != HostName::parse(target)
+    {
+        return Err(Error::new(&codes::MALFORMED_HOST));
+    }
+    let host = text.or(target).and_then(HostName::parse).ok_or_else(|| Error::new(&codes::MALFORMED_HOST))?;
     if parts.headers.get_all(header::HOST).iter().count() > 1 {
         return Err(Error::new(&codes::MALFORMED_HOST));
     }
@@ -225,6 +235,10 @@ async fn admit_to_api(front: &Front, name: &str, outside: Option<TenantRoute>, p
     // Without any credential nothing is looked up or opened.
     if !is_local && presented_key(&parts.headers).is_none() {
         return Err(Error::new(&codes::UNAUTHENTICATED));
+    }
+    // What the path names and nobody has is nobody's, whatever the host says.
+    if named.is_none() {
+        return Ok(());
     }
     let Some(named) = agree(named, outside)? else { return Ok(()) };
     admit(front, named, None, parts).await

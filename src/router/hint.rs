@@ -1,13 +1,13 @@
 //! The organization that a credential names, on the deployment's own host.
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header;
 use serde::Deserialize;
 
-use crate::base::{Credential, CredentialKind, Error, OrganizationId, Result, codes};
+use crate::base::{Credential, CredentialKind, OrganizationId, Result};
 use crate::crypto::signing;
-use crate::web::extract::pairs_of;
+use crate::web::extract::{body as body_of, pairs_of};
 
 /// Reads the body of a token request once, and puts it back.
 pub(super) async fn of(request: Request) -> Result<(Option<OrganizationId>, Request)> {
@@ -37,7 +37,7 @@ pub(super) async fn of(request: Request) -> Result<(Option<OrganizationId>, Requ
     let (parts, body) = request.into_parts();
     // The same bound as everywhere: what is larger is refused here already.
     let limited = Request::from_parts(parts.clone(), body);
-    let bytes = axum::RequestExt::extract::<Bytes, _>(limited).await.map_err(|_| Error::new(&codes::BODY_TOO_LARGE))?;
+    let bytes = body_of(limited, &()).await?;
     let found = pairs_of(&bytes).ok().and_then(|pairs| of_pairs(&pairs));
     Ok((found, Request::from_parts(parts, Body::from(bytes))))
 }

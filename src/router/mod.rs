@@ -10,10 +10,14 @@ mod hint;
 mod pages;
 mod watch;
 
+use std::time::Duration;
+
 use axum::extract::DefaultBodyLimit;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Router, middleware};
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::timeout::RequestBodyTimeoutLayer;
 use utoipa_axum::router::OpenApiRouter;
 
 pub use front::{Front, Peer, Trust};
@@ -41,7 +45,7 @@ pub fn tenant(state: &TenantState) -> Router {
     let for_programs = Router::new()
         .merge(session::http::routes())
         .merge(oauth::http::endpoints())
-        .route("/assets/theme.css", get(pages::theme));
+        .route("/theme.css", get(pages::theme));
     with_forms.merge(for_programs).with_state(state.clone())
 }
 
@@ -73,33 +77,44 @@ pub fn api(state: &DeploymentState, authenticator: Authenticator) -> (Router, ut
     (router, api::document(document, &state.tenant.address))
 }
 
-/// The public service: health and assets for any host, everything else through the front.
-pub fn public(front: Front, watch: Watch, max_body: usize) -> Router {
+/// The public service: health and assets for any host and at any load, everything else through the front.
+pub fn public(front: Front, watch: Watch, limits: BodyLimits) -> Router {
+    let bounded = Router::new().fallback(front::dispatch).with_state(front.clone());
     Router::new()
         .route("/healthz", get(pages::healthy))
         .route("/readyz", get(pages::ready))
         .route("/assets/{name}", get(pages::asset))
-        .fallback(front::dispatch)
         .with_state(front)
-        .layer(DefaultBodyLimit::max(max_body))
-        .layer(middleware::from_fn_with_state(watch.clone(), watch::bounds))
+        .fallback_service(bounds(bounded, &watch, limits))
         .layer(middleware::from_fn(failure::layer))
         .layer(middleware::from_fn_with_state(watch, watch::layer))
 }
 
 /// The same for somebody with access to the data directory: the API as the local operator.
-pub fn control(front: Front, watch: Watch, max_body: usize) -> Router {
-    Router::new()
-        .fallback(front::dispatch_local)
-        .with_state(front)
-        .layer(DefaultBodyLimit::max(max_body))
-        .layer(middleware::from_fn_with_state(watch.clone(), watch::bounds))
+pub fn control(front: Front, watch: Watch, limits: BodyLimits) -> Router {
+    bounds(Router::new().fallback(front::dispatch_local).with_state(front), &watch, limits)
         .layer(middleware::from_fn(failure::layer))
         .layer(middleware::from_fn(|mut request: axum::extract::Request, next: middleware::Next| async move {
             request.extensions_mut().insert(Caller::local());
             next.run(request).await
         }))
         .layer(middleware::from_fn_with_state(watch, watch::layer))
+}
+
+/// What a body may be.
+#[derive(Debug, Clone, Copy)]
+pub struct BodyLimits {
+    pub bytes: usize,
+    /// Between two pieces of it.
+    pub pause: Duration,
+}
+
+fn bounds(router: Router, watch: &Watch, limits: BodyLimits) -> Router {
+    router
+        .layer(DefaultBodyLimit::max(limits.bytes))
+        .layer(CatchPanicLayer::new())
+        .layer(middleware::from_fn_with_state(watch.clone(), watch::bounds))
+        .layer(RequestBodyTimeoutLayer::new(limits.pause))
 }
 
 /// Health for the metrics listener, which answers nothing else of the product.
@@ -117,6 +132,8 @@ pub fn paths(router: &Router) -> Vec<String> {
     let text = format!("{router:?}");
     let mut paths: Vec<String> =
         text.split('"').filter(|part| part.starts_with('/') && !part.contains(' ')).map(str::to_owned).collect();
+    // The framework's own entry for what is at no path.
+    paths.retain(|path| !path.contains("__private__"));
     paths.sort();
     paths.dedup();
     paths

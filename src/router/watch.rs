@@ -64,13 +64,27 @@ pub async fn layer(State(watch): State<Watch>, mut request: Request, next: Next)
 /// The bounds; inside the layer that draws refusals.
 pub async fn bounds(State(watch): State<Watch>, request: Request, next: Next) -> Response {
     // Refusing at once is kinder than queueing without end.
-    let Ok(_permit) = watch.at_once.try_acquire() else {
+    let Ok(permit) = Arc::clone(&watch.at_once).try_acquire_owned() else {
         return Failure::from(Error::new(&codes::OVERLOADED).retry_after(Duration::from_secs(1))).into_response();
     };
-    match tokio::time::timeout(watch.timeout, next.run(request)).await {
-        Ok(response) => response,
-        Err(_) => Failure::from(Error::new(&codes::REQUEST_TIMEOUT)).into_response(),
-    }
+    let is_read = request.method().is_safe();
+    let work = async move {
+        let response = next.run(request).await;
+        drop(permit);
+        response
+    };
+    // What changes something runs to its end in a task of its own: neither a client that hangs up nor
+    // the timeout may leave the second half of a change undone.
+    let answer = if is_read {
+        tokio::time::timeout(watch.timeout, work).await.ok()
+    } else {
+        let task = tokio::spawn(work.in_current_span());
+        tokio::time::timeout(watch.timeout, task).await.ok().map(|ended| {
+            let failed = |error| Failure::from(Error::internal("a request did not end").source(error));
+            ended.map_err(failed).unwrap_or_else(IntoResponse::into_response)
+        })
+    };
+    answer.unwrap_or_else(|| Failure::from(Error::new(&codes::REQUEST_TIMEOUT)).into_response())
 }
 
 const fn class(status: u16) -> &'static str {

@@ -91,9 +91,9 @@ pub(super) fn check_stamp<K: Kind>(connection: &Connection) -> Result<i32> {
 pub(super) fn migrate<K: Kind>(connection: &Connection, migrations: &[&'static str]) -> Result<()> {
     let newest = i32::try_from(migrations.len()).unwrap_or(i32::MAX);
     let version = check_stamp::<K>(connection)?;
-    if version > newest {
+    if !(0..=newest).contains(&version) {
         return Err(Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(format!(
-            "the {} has schema version {version}, newer than this program knows ({newest})",
+            "the {} has schema version {version}; this program knows those up to {newest}",
             K::NAME
         )));
     }

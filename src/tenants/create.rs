@@ -60,9 +60,12 @@ impl Tenants {
         self.0.keyring.holds(id).await
     }
 
-    /// Makes `orgs/` and its workshop.
+    /// Makes `orgs/` and an empty workshop: what lies in it was interrupted, and nobody knows of it.
     pub(super) fn prepare_root(&self) -> Result<()> {
         let workshop = self.0.root.join(".building");
+        if workshop.exists() {
+            fs::remove_dir_all(&workshop).map_err(|error| failed("cannot clear", &workshop, error))?;
+        }
         fs::create_dir_all(&workshop).map_err(|error| failed("cannot make", &workshop, error))
     }
 

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lru::LruCache;
 use moka::sync::Cache;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout};
 
 use super::tenant::{Open, Tenant};
 use super::{MIGRATIONS, path};
@@ -15,12 +17,14 @@ use crate::base::{Clock, Error, OrganizationId, Result, codes};
 use crate::catalog::TenantRoute;
 use crate::crypto::Sealer;
 use crate::keyring::Keyring;
-use crate::sqlite::{Database, Opening, TenantDb, is_damage};
+use crate::sqlite::{Database, Opening, TenantDb};
 
 /// A connection with the whole schema parsed, its page cache and the shared memory of the WAL.
 const BYTES_PER_CONNECTION: u64 = 300 << 10;
 /// How long a broken file is not tried again.
 const FAULT_FOR: Duration = Duration::from_secs(5);
+/// How long a request waits for a place while every file that may be open is in use.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How many files may be open at once: the smallest of the three bounds counts.
 #[derive(Debug, Clone, Copy)]
@@ -62,6 +66,9 @@ pub(super) struct Inner {
     pub template: Mutex<Option<Arc<Vec<u8>>>>,
     limits: Limits,
     capacity: usize,
+    /// One for each file that may be open. A file takes its place before it is opened and gives it back
+    /// when it is closed, so that the bound holds whatever happens in between.
+    places: Arc<Semaphore>,
     files: Mutex<LruCache<OrganizationId, Arc<OnceCell<Tenant>>>>,
     opening: Semaphore,
     faults: Faults,
@@ -82,6 +89,12 @@ impl Faults {
         metrics::counter!("bulkhead_organization_faults_total").increment(1);
         self.0.insert(id, reason.into());
     }
+
+    /// What to answer while a fault is remembered.
+    fn refusal(&self, id: OrganizationId) -> Option<Error> {
+        let reason = self.0.get(&id)?;
+        Some(Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(reason.to_string()).retry_after(FAULT_FOR))
+    }
 }
 
 impl Tenants {
@@ -101,6 +114,7 @@ impl Tenants {
             template: Mutex::default(),
             limits,
             capacity: limits.capacity(),
+            places: Arc::new(Semaphore::new(limits.capacity())),
             // Our own bound looks at what is in use, which the cache cannot know.
             files: Mutex::new(LruCache::unbounded()),
             opening: Semaphore::new(limits.opening.max(1)),
@@ -115,28 +129,34 @@ impl Tenants {
     /// The organization that the route leads to, its file opened if it is not.
     pub async fn open(&self, route: &TenantRoute) -> Result<Tenant> {
         let id = route.organization();
-        let slot = {
+        let (slot, faulty) = {
             let mut files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(tenant) = files.get(&id).and_then(|slot| slot.get()) {
-                return Ok(tenant.clone());
-            }
-            Arc::clone(files.get_or_insert(id, || Arc::new(OnceCell::new())))
+            let faulty = match files.get(&id).and_then(|slot| slot.get()) {
+                Some(tenant) if !tenant.is_faulty() => return Ok(tenant.clone()),
+                // Whoever works with it may end that; the next one gets the file as it is then.
+                Some(_) => files.pop(&id),
+                None => None,
+            };
+            (Arc::clone(files.get_or_insert(id, || Arc::new(OnceCell::new()))), faulty)
         };
-        if let Some(reason) = self.0.faults.0.get(&id) {
+        if faulty.is_some() {
+            tokio::task::block_in_place(|| drop(faulty));
+        }
+        if let Some(refusal) = self.0.faults.refusal(id) {
             self.forget(id);
-            return Err(Error::new(&codes::ORGANIZATION_UNAVAILABLE)
-                .because(reason.to_string())
-                .retry_after(FAULT_FOR));
+            return Err(refusal);
         }
         // One request opens; the others that want the same file wait for it here.
         match slot.get_or_try_init(|| self.open_file(id)).await {
             Ok(tenant) => Ok(tenant.clone()),
             Err(error) => {
                 self.forget(id);
-                if error.is(&codes::ORGANIZATION_UNAVAILABLE) || is_damage(&error) {
-                    self.0.faults.record(id, &error);
+                if error.is(&codes::ORGANIZATION_BUSY) {
+                    return Err(error);
                 }
-                Err(error)
+                // Whatever else keeps a file from being opened is a fault of that file.
+                self.0.faults.record(id, &error);
+                Err(self.0.faults.refusal(id).unwrap_or(error))
             }
         }
     }
@@ -150,7 +170,7 @@ impl Tenants {
     /// How many files are open, and how many may be.
     #[must_use]
     pub fn usage(&self) -> (usize, usize) {
-        (self.0.files.lock().unwrap_or_else(PoisonError::into_inner).len(), self.0.capacity)
+        (self.0.capacity.saturating_sub(self.0.places.available_permits()), self.0.capacity)
     }
 
     /// Closes every file, folding what is in the WALs back. Blocking; at shutdown.
@@ -165,9 +185,8 @@ impl Tenants {
     }
 
     async fn open_file(&self, id: OrganizationId) -> Result<Tenant> {
-        let busy = || Error::new(&codes::ORGANIZATION_BUSY).retry_after(Duration::from_secs(1));
-        let _permit = self.0.opening.acquire().await.map_err(|_| busy())?;
-        self.make_room().await?;
+        let _permit = self.0.opening.acquire().await.map_err(|_| all_in_use())?;
+        let place = self.make_room().await?;
         let key = self.0.keyring.get(id).await?;
         let tenant = tokio::task::block_in_place(|| -> Result<Tenant> {
             let file = path::file(&self.0.root, id);
@@ -184,6 +203,8 @@ impl Tenants {
                 faults: self.0.faults.clone(),
                 attention: Arc::clone(&self.0.attention),
                 memory: Mutex::new(HashMap::new()),
+                faulty: AtomicBool::new(false),
+                _place: place,
             })))
         })?;
         let stamp = tenant.0.database.read(|db| db.one("SELECT id FROM organization", [], |row| row.get(0))).await?;
@@ -197,36 +218,43 @@ impl Tenants {
         Ok(tenant)
     }
 
-    /// Closes files that nobody uses until there is room for one more.
-    async fn make_room(&self) -> Result<()> {
-        for _ in 0..200 {
-            let mut evicted = Vec::new();
-            let room = {
-                let mut files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
-                while files.len() > self.0.capacity {
-                    // A slot holds one reference; a second one is a request at work.
-                    let idle = files.iter().rev().find_map(|(id, slot)| {
-                        slot.get().is_some_and(|tenant| Arc::strong_count(&tenant.0) == 1).then_some(*id)
-                    });
-                    match idle.and_then(|id| files.pop(&id)) {
-                        Some(slot) => evicted.push(slot),
-                        None => break,
-                    }
-                }
-                files.len() <= self.0.capacity
-            };
-            if !evicted.is_empty() {
-                metrics::counter!("bulkhead_organization_evictions_total").increment(evicted.len() as u64);
-                tokio::task::block_in_place(|| drop(evicted));
+    /// A place for one more file, made by closing what nobody uses if there is none.
+    async fn make_room(&self) -> Result<OwnedSemaphorePermit> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Ok(place) = Arc::clone(&self.0.places).try_acquire_owned() {
+                return Ok(place);
             }
-            if room {
-                return Ok(());
+            if self.evict_one() {
+                continue;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
+            // All are in use. A place comes free when one is closed, or one can be closed when a request ends.
+            let place = Arc::clone(&self.0.places).acquire_owned();
+            if let Ok(Ok(place)) = timeout(Duration::from_millis(5), place).await {
+                return Ok(place);
+            }
+            if Instant::now() >= deadline {
+                return Err(all_in_use());
+            }
         }
-        Err(Error::new(&codes::ORGANIZATION_BUSY)
-            .because("every file that may be open is in use")
-            .retry_after(Duration::from_secs(1)))
+    }
+
+    /// Closes the least recently used file that nobody uses; says whether there was one.
+    fn evict_one(&self) -> bool {
+        let evicted = {
+            let mut files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
+            // The map holds one reference to the slot, and the slot one to the file: a further one is a
+            // request at work, or about to be.
+            let idle = |slot: &Arc<OnceCell<Tenant>>| {
+                Arc::strong_count(slot) == 1 && slot.get().is_some_and(|tenant| Arc::strong_count(&tenant.0) == 1)
+            };
+            let found = files.iter().rev().find_map(|(id, slot)| idle(slot).then_some(*id));
+            found.and_then(|id| files.pop(&id))
+        };
+        let Some(slot) = evicted else { return false };
+        metrics::counter!("bulkhead_organization_evictions_total").increment(1);
+        tokio::task::block_in_place(|| drop(slot));
+        true
     }
 
     /// Takes a slot out whose file could not be opened.
@@ -236,4 +264,10 @@ impl Tenants {
             files.pop(&id);
         }
     }
+}
+
+fn all_in_use() -> Error {
+    Error::new(&codes::ORGANIZATION_BUSY)
+        .because("every file that may be open is in use")
+        .retry_after(Duration::from_secs(1))
 }

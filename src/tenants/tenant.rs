@@ -3,7 +3,10 @@
 use std::any::{Any, TypeId};
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::base::{Clock, OrganizationId, Result};
 use crate::crypto::Sealer;
@@ -24,6 +27,10 @@ pub(super) struct Open {
     pub attention: Attention,
     /// What features remember about this file while it is open; gone with it, and never shared.
     pub memory: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
+    /// Damage was met: nobody else gets this handle.
+    pub faulty: AtomicBool,
+    /// Given back when everything above is closed.
+    pub _place: OwnedSemaphorePermit,
 }
 
 impl Tenant {
@@ -88,12 +95,17 @@ impl Tenant {
         (self.0.attention)(self);
     }
 
+    pub(super) fn is_faulty(&self) -> bool {
+        self.0.faulty.load(Ordering::Acquire)
+    }
+
     /// Damage found while the file is in use makes it unavailable for the next requests as well.
     fn watched<T>(&self, result: Result<T>) -> Result<T> {
         if let Err(error) = &result
             && is_damage(error)
         {
             self.0.faults.record(self.0.id, error);
+            self.0.faulty.store(true, Ordering::Release);
         }
         result
     }

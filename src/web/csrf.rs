@@ -69,9 +69,10 @@ pub fn check_origin(headers: &HeaderMap) -> Result<(), Failure> {
         return Err(Error::new(&codes::CSRF_FAILED).because(format!("sec-fetch-site {site}")).into());
     }
     if let Some(origin) = text("origin") {
-        let host = origin.split_once("://").and_then(|(_, authority)| HostName::parse(authority));
-        let own = text(header::HOST.as_str()).and_then(HostName::parse);
-        if host.is_none() || (own.is_some() && host != own) {
+        let host = origin.split_once("://").map(|(_, authority)| authority);
+        let own = text(header::HOST.as_str());
+        let same = |own: &str| host.is_some_and(|host| host.eq_ignore_ascii_case(own));
+        if host.and_then(HostName::parse).is_none() || own.is_some_and(|own| !same(own)) {
             return Err(Error::new(&codes::CSRF_FAILED).because("origin is another host").into());
         }
     }

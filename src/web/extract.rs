@@ -4,7 +4,7 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, RawQuery, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::csrf;
 use super::failure::Failure;
@@ -23,6 +23,11 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Json<T> {
                 .into());
         }
         let bytes = body(request, state).await?;
+        // A derived reader would take a list of the values for an object as well.
+        if bytes.trim_ascii_start().first() == Some(&b'[') {
+            serde_json::from_slice::<IgnoredAny>(&bytes).map_err(|error| not_as_expected(&error))?;
+            return Err(Error::new(&codes::VALIDATION_FAILED).detail("Send a JSON object.").into());
+        }
         serde_json::from_slice(&bytes).map(Self).map_err(|error| not_as_expected(&error).into())
     }
 }
@@ -192,15 +197,27 @@ fn serde_html_form<T: DeserializeOwned>(text: &str) -> Result<T, Failure> {
 }
 
 /// The whole body, within the limit that the router has set.
-pub async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Failure> {
+pub async fn body<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Error> {
     Bytes::from_request(request, state).await.map_err(|rejection| {
         let code = match rejection.status().as_u16() {
             413 => &codes::BODY_TOO_LARGE,
-            408 => &codes::REQUEST_TIMEOUT,
+            _ if has_timed_out(&rejection) => &codes::REQUEST_TIMEOUT,
             _ => &codes::MALFORMED_BODY,
         };
-        Error::new(code).into()
+        Error::new(code)
     })
+}
+
+/// Whether the body stopped arriving; the layer that notices says so somewhere in the chain of causes.
+fn has_timed_out(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if error.is::<tower_http::timeout::TimeoutError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn has_type(headers: &HeaderMap, wanted: &str) -> bool {

@@ -11,7 +11,7 @@ use crate::base::{Error, Kind, Timestamp, codes};
 pub fn of(place: &Place, title: &str) -> Frame {
     let frame = Frame::of(title, place.display_name.clone(), place.base.clone());
     match &place.accent {
-        Some(accent) => frame.themed(format!("{}/assets/theme.css?v={}", place.base, accent.trim_start_matches('#'))),
+        Some(accent) => frame.themed(format!("{}/theme.css?v={}", place.base, accent.trim_start_matches('#'))),
         None => frame,
     }
 }

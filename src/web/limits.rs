@@ -53,6 +53,8 @@ pub struct Limits(Arc<Table>);
 pub struct Table {
     /// Passwords tried.
     pub sign_in: ByAddress,
+    /// Passwords tried by one address anywhere; the first part of the key is the deployment.
+    pub sign_in_anywhere: ByAddress,
     /// Codes typed.
     pub code: ByAddress,
     /// Recoveries begun.
@@ -74,7 +76,9 @@ impl Limits {
     }
 
     pub fn tidy(&self) {
-        for limit in [&self.sign_in, &self.code, &self.recovery, &self.sign_up, &self.token, &self.api] {
+        for limit in
+            [&self.sign_in, &self.sign_in_anywhere, &self.code, &self.recovery, &self.sign_up, &self.token, &self.api]
+        {
             limit.tidy();
         }
         self.mailbox.tidy();

@@ -26,8 +26,21 @@ impl RequestInfo {
         let user_agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
         Self {
             id: format!("req_{}", crockford::encode_u128(u128::from_be_bytes(random::bytes()))),
-            ip: peer.map(|peer| client_of(headers, peer, proxies)),
+            ip: peer.map(|peer| client_of(headers, peer.to_canonical(), proxies)),
             user_agent: user_agent.map(|text| text.chars().take(256).collect()),
+        }
+    }
+
+    /// Whom a limit counts: an IPv4 address, or the /64 that an IPv6 client can move about in.
+    #[must_use]
+    pub fn network(&self) -> String {
+        match self.ip {
+            Some(IpAddr::V6(ip)) => {
+                let [a, b, c, d, ..] = ip.segments();
+                format!("{a:x}:{b:x}:{c:x}:{d:x}::/64")
+            }
+            Some(ip) => ip.to_string(),
+            None => String::new(),
         }
     }
 
@@ -43,14 +56,25 @@ fn client_of(headers: &HeaderMap, peer: IpAddr, proxies: &[ipnet::IpNet]) -> IpA
     if !trusted(&peer) {
         return peer;
     }
-    let hops: Vec<IpAddr> = headers
-        .get_all("x-forwarded-for")
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|hop| hop.trim().parse().ok())
-        .collect();
-    hops.into_iter().rev().find(|hop| !trusted(hop)).unwrap_or(peer)
+    let values = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let hops: Vec<&str> = values.flat_map(|value| value.split(',')).collect();
+    let mut nearest = peer;
+    for hop in hops.into_iter().rev() {
+        // What cannot be read was not written by a proxy that we understand: nothing left of it counts.
+        let Some(address) = address_of(hop.trim()) else { break };
+        nearest = address;
+        if !trusted(&address) {
+            break;
+        }
+    }
+    nearest
+}
+
+/// `203.0.113.9`, `203.0.113.9:4711`, `2001:db8::1` or `[2001:db8::1]:80`.
+fn address_of(hop: &str) -> Option<IpAddr> {
+    let bare = hop.strip_prefix('[').and_then(|rest| rest.split_once(']')).map(|(inside, _)| inside);
+    let address = bare.unwrap_or(hop).parse().ok();
+    address.or_else(|| hop.parse::<std::net::SocketAddr>().ok().map(|socket| socket.ip())).map(|ip| ip.to_canonical())
 }
 
 impl<S: Sync> FromRequestParts<S> for RequestInfo {
@@ -73,5 +97,15 @@ mod tests {
         let client = |peer: &str| client_of(&headers, peer.parse().unwrap(), &proxies).to_string();
         assert_eq!(client("10.0.0.1"), "203.0.113.9");
         assert_eq!(client("198.51.100.1"), "198.51.100.1");
+        for (sent, believed) in [
+            ("6.6.6.6, 203.0.113.11:4711", "203.0.113.11"),
+            ("6.6.6.6, [2001:db8::1]:80", "2001:db8::1"),
+            ("6.6.6.6, unknown", "10.0.0.1"),
+            ("6.6.6.6, unknown, 10.0.0.7", "10.0.0.7"),
+            ("", "10.0.0.1"),
+        ] {
+            headers.insert("x-forwarded-for", sent.parse().unwrap());
+            assert_eq!(client_of(&headers, "10.0.0.1".parse().unwrap(), &proxies).to_string(), believed, "{sent}");
+        }
     }
 }

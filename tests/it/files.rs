@@ -55,7 +55,7 @@ const RUINS: [Ruin; 14] = [
     },
     Ruin { slug: "unstamped", by: |scene| scene.sql("DELETE FROM organization"), reason: "belongs to none" },
     Ruin { slug: "tableless", by: |scene| scene.sql("DROP TABLE organization"), reason: "no such table" },
-    Ruin { slug: "newer", by: |scene| scene.sql("PRAGMA user_version = 999"), reason: "newer than this program" },
+    Ruin { slug: "newer", by: |scene| scene.sql("PRAGMA user_version = 999"), reason: "schema version 999" },
     Ruin { slug: "older-than-old", by: |scene| scene.sql("PRAGMA user_version = -1"), reason: "schema version -1" },
     Ruin { slug: "file-gone", by: |scene| fs::remove_file(scene.file()).unwrap(), reason: "unable to open" },
     Ruin {
@@ -217,10 +217,9 @@ fn more_organizations_at_once_than_may_be_open() {
                 })
             })
             .collect();
-        for worker in workers {
-            worker.join().unwrap();
-        }
+        let ended: Vec<_> = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
         done.store(true, Ordering::SeqCst);
+        assert!(ended.iter().all(Result::is_ok), "somebody was not served");
         watching.join().unwrap()
     });
     println!("at most {} organizations open, {} descriptors of their files", watched.open, watched.descriptors);
@@ -249,7 +248,6 @@ fn names_that_lead_nowhere_touch_no_file() {
         let stranger = format!("org_{:026}", n);
         assert_eq!(ask(&format!("ghost-{n}.{HOST}")), 404);
         assert_eq!(ask(&format!("login{n}.elsewhere.test")), 404);
-        assert_eq!(ask(&format!("{stranger}.{HOST}")), 404);
         for path in [format!("/o/ghost-{n}/sign-in"), format!("/o/{stranger}/sign-in"), "/o/..%2f..%2fetc/".to_owned()]
         {
             let answer = server.client().send(&Request::get(HOST, path)).unwrap();

@@ -11,7 +11,9 @@ async fn removal_and_deactivation_end_sessions_and_tokens_at_once() {
     let world = World::new().await;
     world.organization("acme").await;
     let (app, host, operator) = (world.application().await, host_of("acme"), world.operator());
-    for (n, (method, suffix)) in [("PUT", "/deactivation"), ("DELETE", ""), ("DELETE", "/sessions")].into_iter().enumerate() {
+    for (n, (method, suffix)) in
+        [("PUT", "/deactivation"), ("DELETE", ""), ("DELETE", "/sessions")].into_iter().enumerate()
+    {
         let email = format!("ada{n}@acme.test");
         let member = world.member("acme", &email).await;
         let mut browser = world.signed_in("acme", &email).await;
@@ -148,7 +150,9 @@ async fn lists_are_read_page_by_page_in_both_directions() {
         let mut next = format!("{MEMBERS}?limit=3&order={order}");
         let last = loop {
             let page = world.operator().get(&next).await.expect(200).json();
-            seen.extend(page["data"].as_array().unwrap().iter().map(|member| member["id"].as_str().unwrap().to_owned()));
+            seen.extend(
+                page["data"].as_array().unwrap().iter().map(|member| member["id"].as_str().unwrap().to_owned()),
+            );
             match page["list_metadata"]["after"].as_str() {
                 Some(after) => next = format!("{MEMBERS}?limit=3&order={order}&after={after}"),
                 None => break page,

@@ -45,7 +45,10 @@ async fn a_busy_session_ends_after_its_whole_time() {
     world.clock.advance(std::time::Duration::from_millis(1));
     assert!(!is_signed_in(&mut browser).await);
     let session = &world.operator().get("/v1/organizations/acme/sessions").await.json()["data"][0];
-    assert_eq!((session["status"].as_str(), session["expires_at"].as_str()), (Some("expired"), Some("2025-12-01T16:00:00.000Z")));
+    assert_eq!(
+        (session["status"].as_str(), session["expires_at"].as_str()),
+        (Some("expired"), Some("2025-12-01T16:00:00.000Z"))
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -72,7 +75,7 @@ async fn an_app_can_ask_whose_session_it_is() {
     let world = acme().await;
     let browser = world.signed_in("acme", EMAIL).await;
     let key = world.organization_key("acme", &["sessions:read"]).await;
-    let ask = |token: String| async {
+    let ask = async |token: String| {
         let body = json!({"session_token": token});
         world.api(&key).post("/v1/organizations/acme/sessions/authenticate", &body).await
     };
@@ -112,7 +115,8 @@ async fn a_new_password_ends_every_other_session() {
     let mut here = world.signed_in("acme", EMAIL).await;
     let page = here.get("/account").await.expect(200);
     let change = |current: &'static str, new: &'static str| [("current_password", current), ("new_password", new)];
-    let wrong = here.submit_form_to(&page, "/account/password", &change("wrong-password-1", "grove-cinder-meadow-51")).await;
+    let wrong =
+        here.submit_form_to(&page, "/account/password", &change("wrong-password-1", "grove-cinder-meadow-51")).await;
     assert!(wrong.expect(422).mentions("not your current password"));
     here.submit_form_to(&page, "/account/password", &change(PASSWORD, "password")).await.expect(422);
     assert!(is_signed_in(&mut elsewhere).await);

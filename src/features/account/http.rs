@@ -6,11 +6,11 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 
 use crate::base::{Error, Kind, Secret, SessionId, codes};
-use crate::features::TenantState;
 use crate::features::organization;
 use crate::features::password::{self, HINT};
 use crate::features::session::http::{Required, by_member, clear_session_cookie};
 use crate::features::session::{self, End, Session, SignedIn};
+use crate::features::{DEPLOYMENT, TenantState};
 use crate::tenants::Tenant;
 use crate::web::csrf::Csrf;
 use crate::web::failure::Answer;
@@ -69,12 +69,13 @@ async fn change_password(
     Required(signed_in): Required,
     Form(typed): Form<Passwords>,
 ) -> Answer {
-    state.limits.sign_in.check(&(tenant.id(), info.ip_text().unwrap_or_default()))?;
+    state.limits.sign_in.check(&(tenant.id(), info.network()))?;
+    state.limits.sign_in_anywhere.check(&(DEPLOYMENT, info.network()))?;
     let empty = || Secret::new(String::new());
     let (current, new) = (typed.current_password.unwrap_or_else(empty), typed.new_password.unwrap_or_else(empty));
     let organization = organization::current(&tenant).await?;
-    let by = by_member(&info, &signed_in);
-    match password::change(&tenant, &state.hasher, &organization, &signed_in, current, new, &by).await {
+    let (rules, by) = (organization.policy.in_force(&state.policy), by_member(&info, &signed_in));
+    match password::change(&tenant, &state.hasher, &rules, &organization, &signed_in, current, new, &by).await {
         Ok(_) => Ok(reply::see_other(&place.path("/account?done=password"))),
         Err(error) if error.kind() == Kind::Invalid => {
             let form = FormState::default().wrong_fields(error.fields());

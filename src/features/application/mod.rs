@@ -17,7 +17,7 @@ pub use register::{Change, NewApplication, change, create, delete, require, rota
 pub use store::{all, get, insert, list, set_secret, update};
 
 use crate::base::error::FieldError;
-use crate::base::{ApplicationId, Credential, CredentialKind, Error, Result, Timestamp, codes};
+use crate::base::{ApplicationId, Credential, CredentialKind, Error, Result, Timestamp, codes, text};
 use crate::crypto::{Algorithm, hash};
 
 /// Whether the app can keep a secret, as on a server, or not, as in a browser or on a device (RFC 6749
@@ -51,7 +51,7 @@ impl Application {
         let mut problem = |field: String, code, message: &'static str| {
             problems.push(FieldError { field: field.into(), code, message: message.into() });
         };
-        if self.name.trim().is_empty() || self.name.chars().count() > 120 || self.name.chars().any(char::is_control) {
+        if !text::is_name(&self.name, 120) {
             problem("name".into(), "invalid", "Use 1 to 120 characters.");
         }
         if self.redirect_uris.is_empty() {

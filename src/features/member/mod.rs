@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub use store::{by_email, count_active_owners, delete, get, insert, list, set_attempts, set_password, update};
 
 use crate::base::error::FieldError;
-use crate::base::{Email, Error, MemberId, Result, Timestamp, codes};
+use crate::base::{Email, Error, MemberId, Result, Timestamp, codes, text};
 use crate::crypto::random;
 use crate::sqlite::{Read, TenantDb, Write};
 
@@ -71,6 +71,7 @@ pub struct Member {
     pub roles: Vec<Role>,
     pub email_verified: bool,
     pub password_hash: Option<String>,
+    pub password_set_at: Option<Timestamp>,
     pub failed_attempts: u32,
     pub locked_until: Option<Timestamp>,
     pub created_at: Timestamp,
@@ -121,6 +122,7 @@ pub fn create(db: &Write<'_, TenantDb>, new: NewMember) -> Result<Member> {
         title: new.title,
         roles: unique(new.roles),
         email_verified: new.email_verified,
+        password_set_at: new.password_hash.as_ref().map(|_| db.now()),
         password_hash: new.password_hash,
         failed_attempts: 0,
         locked_until: None,
@@ -187,9 +189,7 @@ fn check(member: &Member) -> Result<()> {
         ("phone", &member.phone, 32),
         ("title", &member.title, 120),
     ] {
-        if value.as_ref().is_some_and(|text| {
-            text.trim().is_empty() || text.chars().count() > most || text.chars().any(char::is_control)
-        }) {
+        if value.as_ref().is_some_and(|value| !text::is_name(value, most)) {
             problems.push(FieldError {
                 field: field.into(),
                 code: "invalid",

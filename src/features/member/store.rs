@@ -7,7 +7,7 @@ use crate::sqlite::{Read, Row, RowResult, TenantDb, Write, params};
 pub fn get(db: &Read<'_, TenantDb>, id: MemberId) -> Result<Option<Member>> {
     db.one(
         "SELECT id, email, name, username, phone, title, status, roles, email_verified, password_hash, failed_attempts,
-                locked_until, created_at, updated_at
+                locked_until, created_at, updated_at, password_set_at
          FROM member WHERE id = ?",
         params![id],
         from_row,
@@ -17,7 +17,7 @@ pub fn get(db: &Read<'_, TenantDb>, id: MemberId) -> Result<Option<Member>> {
 pub fn by_email(db: &Read<'_, TenantDb>, email: &Email) -> Result<Option<Member>> {
     db.one(
         "SELECT id, email, name, username, phone, title, status, roles, email_verified, password_hash, failed_attempts,
-                locked_until, created_at, updated_at
+                locked_until, created_at, updated_at, password_set_at
          FROM member WHERE email_key = ?",
         params![email.normalized()],
         from_row,
@@ -29,7 +29,7 @@ pub fn list(db: &Read<'_, TenantDb>, request: &PageRequest) -> Result<Page<Membe
     let rows = if request.forward() {
         db.all(
             "SELECT id, email, name, username, phone, title, status, roles, email_verified, password_hash,
-                    failed_attempts, locked_until, created_at, updated_at
+                    failed_attempts, locked_until, created_at, updated_at, password_set_at
              FROM member WHERE id > ?1 ORDER BY id ASC LIMIT ?2",
             params![request.cursor().unwrap_or(""), limit],
             from_row,
@@ -37,7 +37,7 @@ pub fn list(db: &Read<'_, TenantDb>, request: &PageRequest) -> Result<Page<Membe
     } else {
         db.all(
             "SELECT id, email, name, username, phone, title, status, roles, email_verified, password_hash,
-                    failed_attempts, locked_until, created_at, updated_at
+                    failed_attempts, locked_until, created_at, updated_at, password_set_at
              FROM member WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
             params![request.cursor().unwrap_or("~"), limit],
             from_row,
@@ -71,7 +71,7 @@ pub fn insert(db: &Write<'_, TenantDb>, member: &Member) -> Result<()> {
             roles(member)?,
             member.email_verified,
             member.password_hash,
-            member.password_hash.as_ref().map(|_| db.now()),
+            member.password_set_at,
             member.created_at
         ],
     )?;
@@ -143,5 +143,6 @@ fn from_row(row: &Row<'_>) -> RowResult<Member> {
         locked_until: row.get(11)?,
         created_at: row.get(12)?,
         updated_at: row.get(13)?,
+        password_set_at: row.get(14)?,
     })
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use store::{get, insert, update};
 
 use crate::base::error::FieldError;
-use crate::base::{Error, OrganizationId, Result, Slug, Timestamp, codes};
+use crate::base::{Error, OrganizationId, Result, Slug, Timestamp, codes, text};
 use crate::tenants::Tenant;
 
 /// The organization's row.
@@ -109,7 +109,7 @@ impl Organization {
     /// Refuses values that an organization cannot have, all at once.
     pub fn check(&self) -> Result<()> {
         let mut problems = self.policy.problems();
-        if self.name.trim().is_empty() || self.name.chars().count() > 120 || self.name.chars().any(char::is_control) {
+        if !text::is_name(&self.name, 120) {
             problems.push(FieldError {
                 field: "name".into(),
                 code: "invalid",

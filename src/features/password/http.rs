@@ -8,11 +8,11 @@ use serde::Deserialize;
 
 use super::{Outcome, sign_in};
 use crate::base::{Email, Secret, codes};
-use crate::features::TenantState;
 use crate::features::session::http::{
     CurrentSession, by_anonymous, by_member, clear_session_cookie, rules, session_cookie,
 };
 use crate::features::session::{self, End};
+use crate::features::{DEPLOYMENT, TenantState};
 use crate::tenants::Tenant;
 use crate::web::csrf::Csrf;
 use crate::web::failure::Answer;
@@ -74,7 +74,8 @@ async fn attempt(
     current: CurrentSession,
     Form(typed): Form<Typed>,
 ) -> Answer {
-    state.limits.sign_in.check(&(tenant.id(), info.ip_text().unwrap_or_default()))?;
+    state.limits.sign_in.check(&(tenant.id(), info.network()))?;
+    state.limits.sign_in_anywhere.check(&(DEPLOYMENT, info.network()))?;
     let mut form = FormState::default().keep("email", typed.email.trim());
     if typed.email.trim().is_empty() {
         form = form.wrong("email", "Type your e-mail address.");

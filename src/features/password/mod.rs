@@ -133,10 +133,12 @@ pub fn check_strength(
         .map_err(|advice| Error::new(&codes::PASSWORD_TOO_WEAK).detail(advice.clone()).field(field, "too_weak", advice))
 }
 
-/// Changes the own password: needs the current one, ends every other session.
+/// Changes the own password: needs the current one, ends every other session. A wrong one counts towards
+/// the lock as at the sign-in, or a stolen session could guess its way to the password.
 pub async fn change(
     tenant: &Tenant,
     hasher: &PasswordHasher,
+    rules: &Rules,
     organization: &Organization,
     signed_in: &SignedIn,
     current: Secret,
@@ -144,12 +146,13 @@ pub async fn change(
     by: &By,
 ) -> Result<Session> {
     let member = &signed_in.member;
-    if hasher.verify(current, member.password_hash.clone()).await? == Verdict::No {
-        return Err(Error::new(&codes::VALIDATION_FAILED).detail("The current password is not right.").field(
-            "current_password",
-            "incorrect",
-            "This is not your current password.",
-        ));
+    let incorrect = |detail: &'static str| {
+        let error = Error::new(&codes::VALIDATION_FAILED).detail(detail);
+        error.field("current_password", "incorrect", "This is not your current password.")
+    };
+    let right = hasher.verify(current, member.password_hash.clone()).await? != Verdict::No;
+    if tenant.write(|db| refuse_change(db, rules, member.id, right, by)).await? {
+        return Err(incorrect("The current password is not right."));
     }
     check_strength("new_password", &new, &member.email, member.name.as_deref(), &organization.name)?;
     let hash = hasher.hash(new).await?;
@@ -157,9 +160,7 @@ pub async fn change(
         .write(|db| {
             let now_stored = member::require(db, member.id)?.password_hash;
             if now_stored != member.password_hash {
-                return Err(Error::new(&codes::VALIDATION_FAILED)
-                    .detail("The password was changed in the meantime.")
-                    .field("current_password", "incorrect", "This is not your current password."));
+                return Err(incorrect("The password was changed in the meantime."));
             }
             member::set_password(db, member.id, &hash)?;
             session::end_all_of(db, member.id, Some(signed_in.session.id), End::PasswordChanged, by)?;
@@ -168,4 +169,20 @@ pub async fn change(
             Ok(signed_in.session.clone())
         })
         .await
+}
+
+/// Whether a change is refused: by a wrong password, which is counted, or by a lock.
+fn refuse_change(db: &Write<'_, TenantDb>, rules: &Rules, id: MemberId, right: bool, by: &By) -> Result<bool> {
+    let member = member::require(db, id)?;
+    let reason = match (member.is_locked(db.now()), right) {
+        (true, _) => "locked",
+        (false, false) => "wrong_password",
+        (false, true) => return Ok(false),
+    };
+    if reason == "wrong_password" {
+        count_failure(db, rules, &member, by)?;
+    }
+    let act = Act::failed("member.password_changed").on(Target::new("member", id)).with("reason", reason);
+    audit::record(db, by, act)?;
+    Ok(true)
 }

@@ -4,7 +4,9 @@ use serde::Serialize;
 
 use crate::base::{OrganizationId, Result, codes};
 use crate::catalog::{Entry, State, organizations};
+use crate::features::signing_key::Holder;
 use crate::features::{DeploymentState, organization};
+use crate::tenants::Tenant;
 
 /// What was looked at and what was found.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
@@ -71,21 +73,34 @@ async fn look_at(state: &DeploymentState, entry: &Entry) -> Result<Option<(Strin
         Err(error) if error.is(&codes::ORGANIZATION_NOT_FOUND) => return Ok(None),
         Err(error) => return Err(error),
     };
-    let tenant = match state.tenants.open(&route).await {
-        Ok(tenant) => tenant,
-        Err(error) => {
-            let reason = error.cause().unwrap_or_else(|| error.to_string());
-            return Ok(Some((
-                format!("its file cannot be used: {reason}"),
-                "Restore this organization's directory from a backup; the others are not affected.",
-            )));
-        }
+    let found = match state.tenants.open(&route).await {
+        Ok(tenant) => look_inside(state, entry, &tenant).await,
+        Err(error) => Err(error),
     };
+    // Whatever goes wrong with one file is said of that file, and the walk goes on.
+    Ok(found.unwrap_or_else(|error| {
+        let reason = error.cause().unwrap_or_else(|| error.to_string());
+        Some((format!("its file cannot be used: {reason}"), RESTORE))
+    }))
+}
+
+const RESTORE: &str = "Restore this organization's directory from a backup; the others are not affected.";
+
+async fn look_inside(
+    state: &DeploymentState,
+    entry: &Entry,
+    tenant: &Tenant,
+) -> Result<Option<(String, &'static str)>> {
     let damage = tenant.quick_check().await?;
     if let Some(line) = damage.first() {
+        return Ok(Some((format!("its file is damaged: {line}"), RESTORE)));
+    }
+    if let Err(error) = Holder::Organization(tenant).keys().await {
+        let reason = error.cause().unwrap_or_else(|| error.to_string());
         return Ok(Some((
-            format!("its file is damaged: {line}"),
-            "Restore this organization's directory from a backup; the others are not affected.",
+            format!("its signing keys cannot be used: {reason}"),
+            "Restore this organization's directory from a backup, or replace the keys with POST \
+             /v1/organizations/{org}/signing_keys/rotation and \"immediately\": true, for each algorithm.",
         )));
     }
     let own = tenant.read(organization::get).await?;

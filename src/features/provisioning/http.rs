@@ -168,7 +168,7 @@ async fn create_organization(
     Json(body): Json<CreateBody>,
 ) -> Answer {
     let owner = match body.owner {
-        Some(owner) => Some(Owner { email: owner.email, name: owner.name, password: owner.password, verified: true }),
+        Some(owner) => Some(Owner { email: owner.email, name: owner.name, password: owner.password, verified: false }),
         None => None,
     };
     let new = NewOrganization {
@@ -254,6 +254,7 @@ async fn update_organization(
         policy: body.policy,
     };
     let organization = change(&state, &tenant, wanted, &by_caller(&info, &caller)).await?;
+    state.tenant.operator_log.note(&caller, &info, tenant.id(), "organization.updated", &[]).await;
     Ok(reply::json(200, &body_of(&state.tenant, &organization)))
 }
 

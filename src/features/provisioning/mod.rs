@@ -49,6 +49,8 @@ pub struct Owner {
 pub async fn create(state: &DeploymentState, new: NewOrganization, by: &By) -> Result<(Organization, Option<Member>)> {
     let id: OrganizationId = random::id(state.tenant.clock.now());
     let slug = match &new.slug {
+        // Told before the password is hashed; the claim below makes sure.
+        Some(slug) if !state.directory.is_free(slug.as_str()).await? => return Err(organizations::slug_taken(slug)),
         Some(slug) => slug.clone(),
         None => free_slug(state, &new.name).await?,
     };
@@ -169,38 +171,72 @@ pub async fn change(state: &DeploymentState, tenant: &Tenant, change: Change, by
 
 /// Ends all sessions and refuses everybody until [`resume`]. Doing it again changes nothing.
 pub async fn suspend(state: &DeploymentState, tenant: &Tenant, reason: &str, by: &By) -> Result<()> {
-    set_suspended(state, tenant, true, Act::new("organization.suspended").with("reason", reason), by).await
+    set_suspended(state, tenant, true, Some(reason), by).await
 }
 
 pub async fn resume(state: &DeploymentState, tenant: &Tenant, by: &By) -> Result<()> {
-    set_suspended(state, tenant, false, Act::new("organization.resumed"), by).await
+    let id = tenant.id();
+    // Resuming what is not suspended must not sign anybody out.
+    if state.catalog.read(|db| organizations::entry(db, id)).await?.is_some_and(|entry| entry.state == State::Active) {
+        return Ok(());
+    }
+    set_suspended(state, tenant, false, None, by).await
 }
 
-async fn set_suspended(state: &DeploymentState, tenant: &Tenant, suspended: bool, act: Act, by: &By) -> Result<()> {
-    let id = tenant.id();
+/// Closing: the catalog first, so that nobody gets in while those who are in are sent out. Opening: the
+/// file first. Wherever a crash comes in between, sessions from before the suspension are gone when the
+/// organization is open again.
+async fn set_suspended(
+    state: &DeploymentState,
+    tenant: &Tenant,
+    suspended: bool,
+    reason: Option<&str>,
+    by: &By,
+) -> Result<()> {
+    if suspended {
+        mark_in_catalog(state, tenant.id(), suspended, by).await?;
+        mark_in_file(tenant, suspended, reason, by).await
+    } else {
+        mark_in_file(tenant, suspended, reason, by).await?;
+        mark_in_catalog(state, tenant.id(), suspended, by).await
+    }
+}
+
+const fn suspension(suspended: bool) -> &'static str {
+    if suspended { "organization.suspended" } else { "organization.resumed" }
+}
+
+async fn mark_in_catalog(state: &DeploymentState, id: OrganizationId, suspended: bool, by: &By) -> Result<()> {
     let wanted = if suspended { State::Suspended } else { State::Active };
-    let target = Target::new("organization", id);
-    let public = act.clone().on(target.clone());
     state
         .catalog
         .write(|db| {
             if organizations::entry(db, id)?.is_some_and(|entry| entry.state != wanted) {
                 organizations::set_state(db, id, wanted)?;
-                audit::record(db, &impersonal(by), public)?;
+                let act = Act::new(suspension(suspended)).on(Target::new("organization", id));
+                audit::record(db, &impersonal(by), act)?;
             }
             Ok(())
         })
         .await?;
-    // From here on nobody gets in; only then are those who are in sent out.
     state.directory.forget(id);
+    Ok(())
+}
+
+/// `reason` is for the organization's own log: free text may name people, and the catalog holds none.
+async fn mark_in_file(tenant: &Tenant, suspended: bool, reason: Option<&str>, by: &By) -> Result<()> {
     tenant
         .write(|db| {
             let mut organization = organization::get(db)?;
-            if organization.suspended != suspended {
+            let ended = session::end_all(db, End::OrganizationSuspended)?;
+            if organization.suspended != suspended || ended > 0 {
                 organization.suspended = suspended;
                 organization::update(db, &organization)?;
-                let ended = if suspended { session::end_all(db, End::OrganizationSuspended)? } else { 0 };
-                audit::record(db, by, act.on(target.named(organization.name)).with("sessions_ended", ended))?;
+                let mut act = Act::new(suspension(suspended)).on(named(&organization)).with("sessions_ended", ended);
+                if let Some(reason) = reason {
+                    act = act.with("reason", reason);
+                }
+                audit::record(db, by, act)?;
             }
             Ok(())
         })

@@ -82,11 +82,13 @@ async fn send_code(
         let page = RecoveryEmail { frame, csrf: csrf.token, form, request: typed.request };
         return Ok(reply::page_with_status(422, &page));
     };
-    state.limits.recovery.check(&(tenant.id(), info.ip_text().unwrap_or_default()))?;
+    state.limits.recovery.check(&(tenant.id(), info.network()))?;
     let mailbox = state.mac.mac("mailbox limit", &[email.normalized().as_bytes()]);
-    state.limits.mailbox.check(&(tenant.id(), mailbox))?;
+    // Over the limit of one mailbox the answer is the usual one, and no mail is sent: nobody can use up
+    // a member's mails to keep them out, or to learn whether they are a member.
+    let quiet = state.limits.mailbox.check(&(tenant.id(), mailbox)).is_err();
     let organization = organization::current(&tenant).await?;
-    let ticket = begin(&tenant, &state.mac, &organization, &place.url, &email, &by_anonymous(&info)).await?;
+    let ticket = begin(&tenant, &state.mac, &organization, &place.url, &email, quiet, &by_anonymous(&info)).await?;
     let next = with_request(&place.path("/recovery/code"), typed.request.as_deref());
     Ok(reply::with_cookie(reply::see_other(&next), &ticket_cookie(&state, &tenant, &ticket)?))
 }
@@ -117,7 +119,7 @@ async fn check_code(
     let Some(ticket) = ticket_of(&state, &tenant, &headers) else {
         return Ok(start_again(&place, typed.request.as_deref()));
     };
-    state.limits.code.check(&(tenant.id(), info.ip_text().unwrap_or_default()))?;
+    state.limits.code.check(&(tenant.id(), info.network()))?;
     match prove(&tenant, &state.mac, &ticket, &typed.code, &by_anonymous(&info)).await {
         Ok(()) => Ok(reply::see_other(&with_request(&place.path("/recovery/password"), typed.request.as_deref()))),
         Err(error) if error.is(&codes::CODE_INCORRECT) => {
@@ -199,7 +201,8 @@ fn ticket_cookie(state: &TenantState, tenant: &Tenant, ticket: &Ticket) -> Resul
 
 fn ticket_of(state: &TenantState, tenant: &Tenant, headers: &HeaderMap) -> Option<Ticket> {
     let sealed = cookie::read(headers, Purpose::Recovery(tenant.id()), state.address.is_secure())?;
-    serde_json::from_slice(&state.boxes.open("recovery", &sealed)?).ok()
+    let ticket: Ticket = serde_json::from_slice(&state.boxes.open("recovery", &sealed)?).ok()?;
+    (ticket.organization == tenant.id()).then_some(ticket)
 }
 
 fn start_again(place: &Place, request: Option<&str>) -> Response {

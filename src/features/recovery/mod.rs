@@ -11,7 +11,7 @@ mod store;
 use serde::{Deserialize, Serialize};
 
 use crate::base::time::length;
-use crate::base::{Credential, Email, Error, MemberId, Result, Timestamp, codes};
+use crate::base::{Credential, Email, Error, MemberId, OrganizationId, Result, Timestamp, codes};
 use crate::crypto::{MacKey, random};
 use crate::features::audit::{self, Act, Actor, By, Target};
 use crate::features::member::{self, Member, Status};
@@ -34,23 +34,28 @@ pub struct Challenge {
     attempts: u32,
     proven_at: Option<Timestamp>,
     used_at: Option<Timestamp>,
+    created_at: Timestamp,
     expires_at: Timestamp,
 }
 
 /// What the browser carries, sealed, from one page to the next.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Ticket {
+    /// Where it was begun; it is worth nothing elsewhere.
+    pub organization: OrganizationId,
     pub challenge: String,
     pub email: String,
 }
 
-/// Sends a code to the address if it belongs to a member who may use it, and says nothing either way.
+/// Sends a code to the address if it belongs to a member who may use it, and says nothing either way;
+/// `quiet` sends none.
 pub async fn begin(
     tenant: &Tenant,
     mac: &MacKey,
     organization: &Organization,
     url: &str,
     email: &Email,
+    quiet: bool,
     by: &By,
 ) -> Result<Ticket> {
     let (id, code) = (random::token(), random::digits(6));
@@ -66,7 +71,7 @@ pub async fn begin(
                 db.now().plus(VALID),
             )?;
             let mut act = Act::new("recovery.requested");
-            if let Some(member) = &member {
+            if let Some(member) = member.as_ref().filter(|_| !quiet) {
                 outbox::send(db, tenant, &mail(organization, url, member, &code))?;
                 act = act.on(Target::new("member", member.id).named(member.display()));
             }
@@ -74,7 +79,7 @@ pub async fn begin(
         })
         .await?;
     tenant.call_attention();
-    Ok(Ticket { challenge: id, email: email.as_str().to_owned() })
+    Ok(Ticket { organization: tenant.id(), challenge: id, email: email.as_str().to_owned() })
 }
 
 /// Checks a code; blanks and dashes in it do not matter.
@@ -84,11 +89,9 @@ pub async fn prove(tenant: &Tenant, mac: &MacKey, ticket: &Ticket, code: &str, b
         .write(|db| {
             let Some(challenge) = store::get(db, &ticket.challenge)? else { return Ok(false) };
             let open = challenge.used_at.is_none() && challenge.attempts < TRIES && db.now() < challenge.expires_at;
-            if !open {
-                return Ok(false);
-            }
             store::count_attempt(db, &challenge.id)?;
-            let fits = mac.verify("email code", &[challenge.id.as_bytes(), digits.as_bytes()], &challenge.code_hash);
+            let fits =
+                open && mac.verify("email code", &[challenge.id.as_bytes(), digits.as_bytes()], &challenge.code_hash);
             // A stranger's code was never sent, so nobody can know it; it stays wrong all the same.
             if fits && challenge.member_id.is_some() {
                 store::set_proven(db, &challenge.id, db.now().plus(VALID))?;
@@ -110,10 +113,15 @@ pub fn proven(db: &Read<'_, TenantDb>, ticket: &Ticket) -> Result<Option<Member>
     let challenge = store::get(db, &ticket.challenge)?
         .filter(|challenge| challenge.proven_at.is_some() && challenge.used_at.is_none())
         .filter(|challenge| db.now() < challenge.expires_at);
-    match challenge.and_then(|challenge| challenge.member_id) {
-        Some(id) => Ok(member::get(db, id)?.filter(|member| member.status != Status::Inactive)),
-        None => Ok(None),
-    }
+    let Some(challenge) = challenge else { return Ok(None) };
+    let Some(id) = challenge.member_id else { return Ok(None) };
+    // The proof is of one mailbox, and older than no password: after a change of either it is void.
+    let stands = |member: &Member| {
+        member.status != Status::Inactive
+            && Email::parse(&ticket.email).is_some_and(|email| email.normalized() == member.email.normalized())
+            && member.password_set_at.is_none_or(|set_at| challenge.created_at >= set_at)
+    };
+    Ok(member::get(db, id)?.filter(stands))
 }
 
 /// Sets the password with the proof, which is used up; ends every session and starts a new one.

@@ -21,7 +21,7 @@ pub(super) fn insert(
 
 pub(super) fn get(db: &Read<'_, TenantDb>, id: &str) -> Result<Option<Challenge>> {
     db.one(
-        "SELECT id, member_id, code_hash, attempts, proven_at, used_at, expires_at FROM email_challenge WHERE id = ?",
+        "SELECT id, member_id, code_hash, attempts, proven_at, used_at, created_at, expires_at FROM email_challenge WHERE id = ?",
         params![id],
         |row| {
             Ok(Challenge {
@@ -31,7 +31,8 @@ pub(super) fn get(db: &Read<'_, TenantDb>, id: &str) -> Result<Option<Challenge>
                 attempts: row.get(3)?,
                 proven_at: row.get(4)?,
                 used_at: row.get(5)?,
-                expires_at: row.get(6)?,
+                created_at: row.get(6)?,
+                expires_at: row.get(7)?,
             })
         },
     )

@@ -109,7 +109,7 @@ async fn send_code(
         let form = FormState::default().keep("email", typed.email).wrong("email", "Type a full e-mail address.");
         return Ok(reply::page_with_status(422, &draw_email(csrf, form)));
     };
-    state.tenant.limits.sign_up.check(&(DEPLOYMENT, info.ip_text().unwrap_or_default()))?;
+    state.tenant.limits.sign_up.check(&(DEPLOYMENT, info.network()))?;
     let mailbox = state.tenant.mac.mac("mailbox limit", &[email.normalized().as_bytes()]);
     state.tenant.limits.mailbox.check(&(DEPLOYMENT, mailbox))?;
     let (ticket, mail) = begin(&state, &email).await?;
@@ -131,7 +131,7 @@ async fn check_code(
     Form(typed): Form<CodeTyped>,
 ) -> Answer {
     let Some(ticket) = ticket_of(&state, &headers) else { return Ok(reply::see_other("/sign-up")) };
-    state.tenant.limits.code.check(&(DEPLOYMENT, info.ip_text().unwrap_or_default()))?;
+    state.tenant.limits.code.check(&(DEPLOYMENT, info.network()))?;
     match prove(&state, &ticket, &typed.code).await {
         Ok(()) => Ok(reply::see_other("/sign-up/organization")),
         Err(error) if error.is(&codes::CODE_INCORRECT) => {
@@ -159,6 +159,7 @@ async fn create(
     Form(typed): Form<OrganizationTyped>,
 ) -> Answer {
     let Some(ticket) = ticket_of(&state, &headers) else { return Ok(reply::see_other("/sign-up")) };
+    state.tenant.limits.code.check(&(DEPLOYMENT, info.network()))?;
     let form = FormState::default()
         .keep("name", typed.name.clone())
         .keep("slug", typed.slug.clone())

@@ -47,7 +47,8 @@ async fn a_key_without_the_scope_is_refused() {
     let Scene { world, acme, .. } = &Scene::new().await;
     for operation in OPERATIONS {
         let scope = beside(operation.scope);
-        let made = world.operator().post("/v1/api_keys", &json!({"name": "narrow", "scopes": [scope]})).await.expect(201);
+        let made =
+            world.operator().post("/v1/api_keys", &json!({"name": "narrow", "scopes": [scope]})).await.expect(201);
         let of_operator = made.json()["secret"].as_str().unwrap().to_owned();
         for key in [of_operator, world.organization_key(acme.slug, &[scope]).await] {
             let answer = call(&world.api(&key), operation, &path_at(operation, acme.slug, acme), acme).await;
@@ -85,7 +86,9 @@ async fn another_organizations_ids_are_as_unknown_as_any() {
     let (before, nowhere) = (state_of(world, other).await, Side::nowhere(acme));
     let acmes = world.api(&acme.key);
     let operator = world.operator();
-    for operation in OPERATIONS.iter().filter(|operation| operation.is_of_an_organization() && operation.names_an_object()) {
+    for operation in
+        OPERATIONS.iter().filter(|operation| operation.is_of_an_organization() && operation.names_an_object())
+    {
         for api in [&acmes, &operator] {
             let unknown = call(api, operation, &path_at(operation, acme.slug, &nowhere), &nowhere).await.expect(404);
             let others = call(api, operation, &path_at(operation, acme.slug, other), other).await;

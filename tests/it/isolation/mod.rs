@@ -74,7 +74,8 @@ impl Side {
         browser.user_agent = format!("{slug}-browser");
         browser.sign_in(&email, PASSWORD).await.expect(303);
         let session_token = browser.session().unwrap();
-        let found = operator.post(&format!("{at}/sessions/authenticate"), &json!({"session_token": session_token})).await;
+        let found =
+            operator.post(&format!("{at}/sessions/authenticate"), &json!({"session_token": session_token})).await;
         let keys = operator.get(&format!("{at}/signing_keys")).await.expect(200).json();
         Self {
             slug,

@@ -1,5 +1,7 @@
 //! The walk over every page: with another organization's session, with another's form token, with neither.
 
+use bulkhead::base::time::length;
+
 use super::table::{DEPLOYMENT_PAGES, Page, TENANT_PAGES};
 use super::{Scene, Side, assert_unmarked};
 use crate::world::{Answer, Browser, HOST, PASSWORD, encoded, host_of};
@@ -68,7 +70,8 @@ async fn another_organizations_session_is_no_session() {
     let mut home = world.browser(other.slug);
     home.set_cookie(&name(other), &other.session_token);
     assert!(home.get("/account").await.expect(200).mentions(&other.email));
-    // Nor to the member of ours that the forms named.
+    // Nor to the member of ours that the forms named, but for the lock after so many wrong passwords.
+    world.clock.advance(length::minutes(10));
     world.browser(acme.slug).sign_in(&acme.email, PASSWORD).await.expect_redirect("/account");
 }
 
@@ -116,9 +119,12 @@ async fn the_deployments_pages_know_nobody() {
         let mut visitor = world.visitor();
         visitor.set_cookie(&format!("bh_session_{}", other.id.trim_start_matches("org_")), &other.session_token);
         let form = page.0 == "POST";
-        let address = if form { page.1.to_owned() } else { format!("{}?{}", page.1, encoded(&[("organization", "nobody-here")])) };
-        let answer =
-            if form { visitor.post(&address, &fields("", other)).await } else { visitor.get(&address).await };
+        let address = if form {
+            page.1.to_owned()
+        } else {
+            format!("{}?{}", page.1, encoded(&[("organization", "nobody-here")]))
+        };
+        let answer = if form { visitor.post(&address, &fields("", other)).await } else { visitor.get(&address).await };
         assert!((200..500).contains(&answer.status), "{answer:?}");
         assert_unmarked(&answer);
     }

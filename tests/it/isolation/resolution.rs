@@ -38,7 +38,8 @@ async fn two_names_that_disagree_are_a_conflict() {
         }
     }
     // Parameter and parameter, where both are free.
-    let page = world.visitor().get(&app.authorize(&[("organization", acme.slug), ("organization_id", &other.id)])).await;
+    let page =
+        world.visitor().get(&app.authorize(&[("organization", acme.slug), ("organization_id", &other.id)])).await;
     assert!(page.expect(400).mentions("organization_conflict"));
     // Agreement is no conflict.
     for host in [&acme_host, &acme.custom_host, &HOST.to_owned()] {

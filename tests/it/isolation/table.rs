@@ -33,7 +33,9 @@ impl Operation {
     }
 
     pub fn names_an_object(&self) -> bool {
-        ["{member}", "{session}", "{key}", "{token}"].iter().any(|name| self.path.contains(name) || self.body.contains(name))
+        ["{member}", "{session}", "{key}", "{token}"]
+            .iter()
+            .any(|name| self.path.contains(name) || self.body.contains(name))
     }
 }
 
@@ -197,8 +199,12 @@ async fn every_operation_of_the_document_is_in_the_table_with_its_scope() {
     for (path, item) in document["paths"].as_object().unwrap() {
         let item = item.as_object().unwrap().iter();
         for (method, operation) in item.filter(|(method, _)| METHODS.contains(&method.to_uppercase().as_str())) {
-            let scopes: Vec<&Value> =
-                operation["security"].as_array().unwrap().iter().flat_map(|one| one.as_object().unwrap().values()).collect();
+            let scopes: Vec<&Value> = operation["security"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .flat_map(|one| one.as_object().unwrap().values())
+                .collect();
             documented.insert((method.to_uppercase(), path.clone(), scopes[0][0].as_str().unwrap_or("").to_owned()));
         }
     }
@@ -219,7 +225,10 @@ async fn no_path_takes_a_method_that_is_not_in_the_table() {
     for path in OPERATIONS.iter().map(|operation| operation.path).collect::<BTreeSet<_>>() {
         let listed = |method: &str| OPERATIONS.iter().any(|one| one.path == path && one.method == method);
         for method in METHODS.into_iter().filter(|method| !listed(method)) {
-            operator.send(method, &scene.acme.fill(path, &scene.acme), None).await.expect_problem(405, "method_not_allowed");
+            operator
+                .send(method, &scene.acme.fill(path, &scene.acme), None)
+                .await
+                .expect_problem(405, "method_not_allowed");
         }
     }
     let acme = format!("{}.{HOST}", scene.acme.slug);

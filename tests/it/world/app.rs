@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::{Answer, Browser, Call, HOST, World, encoded};
 
-pub const REDIRECT: &str = "https://app.example.com/callback";
+const REDIRECT: &str = "https://app.example.com/callback";
 /// RFC 7636 appendix B.
 const VERIFIER: &str = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
 const CHALLENGE: &str = "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM";

@@ -27,7 +27,7 @@ use tower::ServiceExt;
 
 pub use answer::Answer;
 pub use api::Api;
-pub use app::{REDIRECT, Registered, Tokens};
+pub use app::{Registered, Tokens};
 pub use browser::Browser;
 pub use page::text_between;
 
@@ -103,8 +103,10 @@ impl World {
             ("BULKHEAD_PASSWORD_MEMORY_KIB".to_owned(), "7168".to_owned()),
             ("BULKHEAD_PASSWORD_ITERATIONS".to_owned(), "1".to_owned()),
         ];
-        for limit in ["SIGN_IN_PER_MINUTE", "CODE_PER_MINUTE", "RECOVERY_PER_HOUR", "SIGN_UP_PER_HOUR", "MAIL_PER_HOUR"] {
-            all.push((format!("BULKHEAD_RATE_LIMITS_{limit}"), "0".to_owned()));
+        // Every limit there is, whatever it is called.
+        let defaults = Config::embedded().unwrap().show();
+        for (limit, _) in defaults["rate_limits"].as_table().unwrap() {
+            all.push((format!("BULKHEAD_RATE_LIMITS_{}", limit.to_uppercase()), "0".to_owned()));
         }
         all.extend(settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
         let clock = Clock::manual(START);
@@ -119,7 +121,8 @@ impl World {
             operator_key: String::new(),
             read_mails: Mutex::default(),
         };
-        let made = world.local_operator("POST", "/v1/api_keys", Some(json!({"name": "operator", "scopes": ["*"]}))).await;
+        let made =
+            world.local_operator("POST", "/v1/api_keys", Some(json!({"name": "operator", "scopes": ["*"]}))).await;
         made.expect(201).json()["secret"].as_str().unwrap().clone_into(&mut world.operator_key);
         world
     }
@@ -130,6 +133,11 @@ impl World {
 
     pub fn data_dir(&self) -> PathBuf {
         self.directory.path().join("data")
+    }
+
+    /// Changes a setting for the next start.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.settings.push((name.to_owned(), value.to_owned()));
     }
 
     /// Stops the server, lets `work` have its directory, and starts it again.
@@ -148,6 +156,12 @@ impl World {
         send(&self.service, call).await
     }
 
+    /// The same as something that can run beside others.
+    pub fn call_later(&self, call: Call) -> impl Future<Output = Answer> + Send + 'static {
+        let service = self.service.clone();
+        async move { send(&service, call).await }
+    }
+
     /// Sends a request to the control socket.
     pub async fn local_operator(&self, method: &str, path: &str, body: Option<Value>) -> Answer {
         let call = Call::new(method, HOST, path);
@@ -157,6 +171,10 @@ impl World {
     /// The API with an operator's key that may do everything.
     pub fn operator(&self) -> Api<'_> {
         self.api(&self.operator_key)
+    }
+
+    pub fn operator_key(&self) -> &str {
+        &self.operator_key
     }
 
     /// The API with this key.
@@ -269,5 +287,10 @@ async fn send(router: &Router, call: Call) -> Answer {
     let response = router.clone().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, usize::MAX).await.unwrap();
-    Answer { asked: format!("{} {}{}", call.method, call.host, call.path), status: parts.status.as_u16(), headers: parts.headers, body }
+    Answer {
+        asked: format!("{} {}{}", call.method, call.host, call.path),
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        body,
+    }
 }

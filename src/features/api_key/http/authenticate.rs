@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use crate::base::{ApiKeyId, Credential, CredentialKind, OrganizationId, Result};
+use crate::base::{ApiKeyId, Credential, CredentialKind, Error, OrganizationId, Result, codes};
 use crate::catalog::Catalog;
 use crate::crypto::hash;
 use crate::features::DEPLOYMENT;
@@ -49,8 +49,8 @@ pub struct Authenticator {
     pub limits: Limits,
 }
 
-/// Recognises the caller. Without a credential that can be used there is none, and the extractors of
-/// `web::access` answer 401: a wrong, revoked and expired key are all the same to whoever holds it.
+/// Recognises the caller. Without a credential that can be used the answer is 401: a wrong, revoked and
+/// expired key are all the same to whoever holds it.
 ///
 /// It stands inside the layer that finds the organization, whose own keys it looks up in its file.
 pub async fn authenticate(State(auth): State<Authenticator>, mut request: Request, next: Next) -> Response {
@@ -76,6 +76,10 @@ pub async fn authenticate(State(auth): State<Authenticator>, mut request: Reques
             Ok(None) => (),
             Err(error) => return Failure::from(error).into_response(),
         }
+    }
+    // Before any handler looks at what is asked for, so that nobody learns which organizations there are.
+    if request.extensions().get::<Caller>().is_none() {
+        return Failure::from(Error::new(&codes::UNAUTHENTICATED)).into_response();
     }
     next.run(request).await
 }

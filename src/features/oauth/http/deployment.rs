@@ -128,7 +128,7 @@ async fn token(
     headers: HeaderMap,
     RawForm(pairs): RawForm,
 ) -> OauthAnswer {
-    state.tenant.limits.token.check(&(DEPLOYMENT, info.ip_text().unwrap_or_default()))?;
+    state.tenant.limits.token.check(&(DEPLOYMENT, info.network()))?;
     let parameters = Parameters::new(pairs);
     authenticate(&state.tenant.applications, &headers, &parameters)?;
     TokenRequest::parse(&parameters)?;

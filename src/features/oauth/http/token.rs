@@ -21,7 +21,7 @@ pub(super) async fn token(
     headers: HeaderMap,
     RawForm(pairs): RawForm,
 ) -> OauthAnswer {
-    state.limits.token.check(&(tenant.id(), info.ip_text().unwrap_or_default()))?;
+    state.limits.token.check(&(tenant.id(), info.network()))?;
     let parameters = Parameters::new(pairs);
     let application = authenticate(&state.applications, &headers, &parameters)?;
     let request = TokenRequest::parse(&parameters)?;

@@ -1,0 +1,10 @@
+// Knowing an id is not a way in.
+
+use bulkhead::base::OrganizationId;
+use bulkhead::tenants::{Tenant, Tenants};
+
+async fn open(tenants: &Tenants, id: OrganizationId) -> Tenant {
+    tenants.open(&id).await.unwrap()
+}
+
+fn main() {}

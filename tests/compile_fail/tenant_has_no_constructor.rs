@@ -1,0 +1,9 @@
+// An organization's data is reached by `Tenants::open` alone.
+
+use bulkhead::tenants::Tenant;
+
+fn conjure(inside: std::sync::Arc<()>) -> Tenant {
+    Tenant(inside)
+}
+
+fn main() {}
