@@ -21,7 +21,7 @@ pub use docs::{ApiDocs, DocField, DocGroup, DocOperation, DocResponse};
 pub use form::{FormState, Notice, NoticeKind, Problem};
 pub use tenant::{
     Account, ConfirmAuthorize, ConfirmLogout, Detail, ErrorPage, RecoveryCode, RecoveryEmail, RecoveryPassword,
-    SessionRow, SignIn, SignedOut,
+    SessionRow, SignIn, SignedOut, Welcome,
 };
 
 use super::assets;

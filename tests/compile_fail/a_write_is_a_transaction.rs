@@ -1,9 +1,9 @@
 // A read does not become a write: the right to change comes with a transaction.
 
-use bulkhead::sqlite::{Read, TenantDb, Write};
+use bulkhead::sqlite::{self, Read, TenantDb, Write};
 
 fn promote<'c>(db: Read<'c, TenantDb>) -> Write<'c, TenantDb> {
-    Write(db)
+    sqlite::Write(db)
 }
 
 fn main() {}

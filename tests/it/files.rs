@@ -50,7 +50,9 @@ const RUINS: [Ruin; 14] = [
     },
     Ruin {
         slug: "another-ones",
-        by: |scene| drop(fs::copy(scene.other.join("db.sqlite"), scene.file()).unwrap()),
+        by: |scene| {
+            fs::copy(scene.other.join("db.sqlite"), scene.file()).unwrap();
+        },
         reason: "belongs to org_",
     },
     Ruin { slug: "unstamped", by: |scene| scene.sql("DELETE FROM organization"), reason: "belongs to none" },

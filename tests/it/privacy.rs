@@ -29,7 +29,7 @@ async fn the_catalog_knows_nobody_and_no_file_holds_a_secret() {
     }
     // The search would find something: what is personal is in the organization's own file.
     assert!(files.iter().any(|(_, path)| is_of(path, "catalog.sqlite")));
-    for text in ["ada@acme.test", "Countess", "Peculiar-Agent"] {
+    for text in ["ada@acme.test", "Duchess", "Peculiar-Agent"] {
         assert!(files.iter().any(|(bytes, path)| is_of(path, "db.sqlite") && holds(bytes, text)), "{text}");
     }
 }

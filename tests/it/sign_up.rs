@@ -31,13 +31,16 @@ async fn from_a_mailbox_to_an_owner_who_is_signed_in() {
     let mut browser = world.visitor();
     let relay = found(&world, &mut browser, "zoe@initech.test", "initech").await;
     assert!(relay.location().starts_with(&format!("http://{}/relay?token=", host_of("initech"))), "{relay:?}");
-    browser.follow(&relay).await.expect_redirect("/account");
+    let page = browser.follow(&relay).await.expect(200);
+    assert!(page.mentions("zoe@initech.test") && browser.session().is_none(), "a link alone signed somebody in");
+    browser.submit_form(&page, &[]).await.expect_redirect("/account");
     let account = browser.get("/account").await.expect(200);
     assert!(account.mentions("Zoe Quill") && account.mentions("Owner"), "{account:?}");
 
     // The hand-over is good once, and leads nobody into somebody else's session.
     let mut thief = world.browser("initech");
-    thief.get(relay.location()).await.expect_redirect("/sign-in");
+    let page = thief.get(relay.location()).await.expect(200);
+    thief.submit_form(&page, &[]).await.expect_redirect("/sign-in");
     assert_eq!(thief.session(), None);
     world.browser("initech").sign_in("zoe@initech.test", PASSWORD).await.expect(303);
     let organization = world.operator().get("/v1/organizations/initech").await.expect(200).json();
@@ -54,7 +57,9 @@ async fn a_hand_over_is_good_for_a_minute_and_moves_nobody() {
     let session = ada.session();
     ada.get(relay.location()).await.expect_redirect("/account");
     assert_eq!(ada.session(), session);
+    let page = browser.follow(&relay).await.expect(200);
     world.clock.advance(length::minutes(1));
+    browser.submit_form(&page, &[]).await.expect_redirect("/sign-in");
     browser.follow(&relay).await.expect_redirect("/sign-in");
     browser.get("/relay?token=forged").await.expect_redirect("/sign-in");
 }

@@ -243,6 +243,9 @@ for (const [size, scheme, scripts] of [['phone', 'dark', true], ['desktop', 'lig
     await page.locator('[name="slug"]').waitFor();
     await v.see('organization-slug-taken');
     await v.submit({ ...form, slug, password: 'quiet harbour lamp 27' });
+    await v.at((url) => url.hostname === `${slug}.localhost` && url.pathname === '/relay');
+    await v.see('welcome');
+    await page.click('button[type=submit]');
     await v.at((url) => url.hostname === `${slug}.localhost` && url.pathname === '/account');
     await v.see('account');
   });

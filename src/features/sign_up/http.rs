@@ -18,8 +18,8 @@ use crate::tenants::Tenant;
 use crate::web::cookie::{self, Purpose};
 use crate::web::csrf::Csrf;
 use crate::web::failure::Answer;
-use crate::web::pages::{Address, FormState, Frame, Landing, SignUpCode, SignUpEmail, SignUpOrganization};
-use crate::web::{Form, Place, Query, RequestInfo, reply};
+use crate::web::pages::{Address, FormState, Frame, Landing, SignUpCode, SignUpEmail, SignUpOrganization, Welcome};
+use crate::web::{Form, Place, Query, RequestInfo, frame, reply};
 
 /// Pages on the deployment's own host.
 pub fn deployment_routes() -> Router<DeploymentState> {
@@ -33,7 +33,7 @@ pub fn deployment_routes() -> Router<DeploymentState> {
 
 /// The arrival, on the organization's host.
 pub fn tenant_routes() -> Router<TenantState> {
-    Router::new().route("/relay", get(arrive))
+    Router::new().route("/relay", get(welcome).post(arrive))
 }
 
 #[derive(Deserialize)]
@@ -196,6 +196,31 @@ fn hand_over(state: &DeploymentState, slug: &Slug, handover: &Handover) -> Answe
     Ok(reply::with_cookie(reply::see_other(&next), &ended))
 }
 
+/// Shows a fresh owner where they have arrived. A link alone signs nobody in: somebody else could have
+/// sent it.
+async fn welcome(
+    State(state): State<TenantState>,
+    tenant: Tenant,
+    place: Place,
+    csrf: Csrf,
+    current: session::http::CurrentSession,
+    Query(arrival): Query<Arrival>,
+) -> Response {
+    if current.0.is_some() {
+        return reply::see_other(&after_sign_in(&place, None));
+    }
+    match handover_of(&state, &arrival.token).filter(|handover| handover.is_for(&tenant)) {
+        Some(handover) => reply::page(&Welcome {
+            frame: frame::of(&place, "Welcome"),
+            csrf: csrf.token,
+            organization: place.display_name.clone(),
+            email: handover.email,
+            token: arrival.token,
+        }),
+        None => reply::see_other(&place.path("/sign-in")),
+    }
+}
+
 /// Takes a fresh owner in. A browser that is signed in here already keeps its own session, so that
 /// nobody can be moved into another person's.
 async fn arrive(
@@ -204,23 +229,26 @@ async fn arrive(
     place: Place,
     info: RequestInfo,
     current: session::http::CurrentSession,
-    Query(arrival): Query<Arrival>,
+    Form(arrival): Form<Arrival>,
 ) -> Answer {
     if current.0.is_some() {
         return Ok(reply::see_other(&after_sign_in(&place, None)));
     }
-    let opened = state.boxes.open("handover", &arrival.token);
-    let handover: Option<Handover> = opened.and_then(|text| serde_json::from_slice(&text).ok());
-    let Some(handover) = handover else { return Ok(reply::see_other(&place.path("/sign-in"))) };
+    let sign_in = reply::see_other(&place.path("/sign-in"));
+    let Some(handover) = handover_of(&state, &arrival.token) else { return Ok(sign_in) };
     let (rules, by) = (rules(&state, &tenant).await?, by_anonymous(&info));
     let started = tenant.write(|db| super::arrive(db, &tenant, &handover, &rules, &by)).await?;
-    match started {
+    Ok(match started {
         Some(token) => {
             let page = reply::see_other(&after_sign_in(&place, None));
-            Ok(reply::with_cookie(page, &session_cookie(&state, &tenant, &token, &rules)))
+            reply::with_cookie(page, &session_cookie(&state, &tenant, &token, &rules))
         }
-        None => Ok(reply::see_other(&place.path("/sign-in"))),
-    }
+        None => sign_in,
+    })
+}
+
+fn handover_of(state: &TenantState, token: &str) -> Option<Handover> {
+    serde_json::from_slice(&state.boxes.open("handover", token)?).ok()
 }
 
 fn ticket_cookie(state: &DeploymentState, ticket: &Ticket) -> Result<String, Error> {

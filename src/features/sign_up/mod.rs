@@ -135,6 +135,7 @@ pub async fn finish(
             let handover = Handover {
                 token: token.expose().to_owned(),
                 member: member.id.to_string(),
+                email: member.email.as_str().to_owned(),
                 expires_at: state.tenant.clock.now().plus(length::minutes(1)).millis(),
             };
             Ok((organization.slug, handover))
@@ -151,6 +152,8 @@ pub async fn finish(
 pub struct Handover {
     pub token: String,
     pub member: String,
+    /// Shown on arrival, so that people see as whom they continue.
+    pub email: String,
     pub expires_at: i64,
 }
 
@@ -159,6 +162,13 @@ impl Handover {
     #[must_use]
     pub fn credential(&self) -> Option<Credential> {
         Credential::parse(CredentialKind::Relay, &self.token)
+    }
+
+    /// Whether it leads to this organization and is not too old.
+    #[must_use]
+    pub fn is_for(&self, tenant: &Tenant) -> bool {
+        self.credential().is_some_and(|credential| credential.organization() == Some(tenant.id()))
+            && tenant.clock().now().millis() < self.expires_at
     }
 }
 
@@ -171,10 +181,10 @@ pub fn arrive(
     rules: &Rules,
     by: &By,
 ) -> Result<Option<Credential>> {
-    let Some(credential) = handover.credential() else { return Ok(None) };
-    if credential.organization() != Some(tenant.id()) || db.now().millis() >= handover.expires_at {
+    if !handover.is_for(tenant) {
         return Ok(None);
     }
+    let Some(credential) = handover.credential() else { return Ok(None) };
     if !store::use_relay(db, &hash::credential_hash(&credential), handover.expires_at)? {
         return Ok(None);
     }

@@ -130,6 +130,18 @@ impl ConfirmAuthorize {
     }
 }
 
+/// `GET /relay`: a fresh owner arrives at the organization's own address, and says so.
+#[derive(Debug, Template)]
+#[template(path = "welcome.html")]
+pub struct Welcome {
+    pub frame: Frame,
+    pub csrf: String,
+    pub organization: String,
+    pub email: String,
+    /// The sealed hand-over.
+    pub token: String,
+}
+
 /// `GET /oauth2/logout` that has to be asked back.
 #[derive(Debug, Template)]
 #[template(path = "confirm_logout.html")]

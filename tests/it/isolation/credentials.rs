@@ -142,7 +142,8 @@ async fn a_hand_over_arrives_at_its_own_organization() {
     let answer = elsewhere.get(&format!("/relay?{}", encoded(&[("token", &token)]))).await;
     answer.expect_redirect("/sign-in");
     assert!(elsewhere.session().is_none());
-    founder.follow(&relay).await.expect_redirect("/account");
+    let page = founder.follow(&relay).await.expect(200);
+    founder.submit_form(&page, &[]).await.expect_redirect("/account");
 }
 
 fn query(answer: &Answer, name: &str) -> String {

@@ -127,6 +127,7 @@ pub const TENANT_PAGES: &[(&str, &str, Page)] = pages! {
     POST "/account/password" PrivateForm;
     POST "/account/sessions/{session}/revoke" PrivateForm;
     GET "/relay" Open;
+    POST "/relay" Form;
     GET "/oauth2/authorize" Entry;
     POST "/oauth2/authorize" Entry;
     GET "/oauth2/continue" Open;
@@ -143,7 +144,7 @@ pub const TENANT_PAGES: &[(&str, &str, Page)] = pages! {
     GET "/oauth2/jwks" Program;
     GET "/.well-known/openid-configuration" Program;
     GET "/.well-known/oauth-authorization-server" Program;
-    GET "/assets/theme.css" Program;
+    GET "/theme.css" Program;
 };
 
 pub const DEPLOYMENT_PAGES: &[(&str, &str, Page)] = pages! {
@@ -175,7 +176,10 @@ pub const DEPLOYMENT_PAGES: &[(&str, &str, Page)] = pages! {
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_that_is_mounted_is_in_the_table() {
     let world = World::new().await;
-    let [tenant, deployment, api] = world.app().paths();
+    let [tenant, deployment, mut api] = world.app().paths();
+    // The framework's own entry for what is at no path looks like one for this.
+    world.local_operator("GET", "/", None).await.expect(404);
+    api.retain(|path| path != "/");
     let of_pages = |pages: &[(&str, &str, Page)]| pages.iter().map(|(_, path, _)| (*path).to_owned()).collect();
     let of_api: BTreeSet<String> = OPERATIONS.iter().map(|operation| operation.path.to_owned()).collect();
     for (router, mounted, listed) in [
