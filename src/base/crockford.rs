@@ -7,7 +7,19 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// 128 bits as 26 characters, most significant first (the text form of a ULID, in lower case).
 #[must_use]
 pub fn encode_u128(value: u128) -> String {
-    (0..26).rev().map(|i| char::from(ALPHABET[((value >> (5 * i)) & 31) as usize])).collect()
+    digits_of(value).into_iter().map(char::from).collect()
+}
+
+/// The characters of [`encode_u128`], for whoever has a place for them already.
+#[must_use]
+pub fn digits_of(value: u128) -> [u8; 26] {
+    let mut digits = [0; 26];
+    let mut rest = value;
+    for digit in digits.iter_mut().rev() {
+        *digit = ALPHABET[(rest & 31) as usize];
+        rest >>= 5;
+    }
+    digits
 }
 
 /// The inverse of [`encode_u128`]; `None` for any other spelling.
@@ -47,8 +59,19 @@ pub fn is_canonical(text: &str) -> bool {
     text.bytes().all(|byte| digit(byte).is_some())
 }
 
+/// What each byte stands for: ids are read from every row of every answer.
+const VALUES: [Option<u8>; 256] = {
+    let mut values = [None; 256];
+    let mut at = 0;
+    while at < 32 {
+        values[ALPHABET[at as usize] as usize] = Some(at);
+        at += 1;
+    }
+    values
+};
+
 fn digit(byte: u8) -> Option<u8> {
-    ALPHABET.iter().position(|&c| c == byte).and_then(|at| u8::try_from(at).ok())
+    VALUES[usize::from(byte)]
 }
 
 #[cfg(test)]

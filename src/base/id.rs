@@ -80,6 +80,17 @@ impl<K: IdKind> Id<K> {
         Self(bits, PhantomData)
     }
 
+    /// The text, without an allocation.
+    #[must_use]
+    pub fn text(self) -> IdText {
+        const { assert!(K::PREFIX.len() <= 8, "IdText has no room for a longer prefix") };
+        let (prefix, digits) = (K::PREFIX.as_bytes(), crockford::digits_of(self.0));
+        let mut text = IdText { bytes: [b'_'; IdText::LONGEST], length: prefix.len() + 1 + digits.len() };
+        text.bytes[..prefix.len()].copy_from_slice(prefix);
+        text.bytes[prefix.len() + 1..text.length].copy_from_slice(&digits);
+        text
+    }
+
     /// The 26 characters without the prefix: the routing hint in credentials.
     #[must_use]
     pub fn hint(self) -> String {
@@ -95,7 +106,23 @@ impl<K: IdKind> Id<K> {
 
 impl<K: IdKind> fmt::Display for Id<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}_{}", K::PREFIX, self.hint())
+        f.write_str(self.text().as_str())
+    }
+}
+
+/// The text of an id, in place.
+pub struct IdText {
+    bytes: [u8; Self::LONGEST],
+    length: usize,
+}
+
+impl IdText {
+    /// Prefixes have eight characters at the most.
+    const LONGEST: usize = 8 + 1 + 26;
+
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.length]).unwrap_or_default()
     }
 }
 
@@ -121,7 +148,7 @@ impl<K: IdKind> fmt::Debug for Id<K> {
 
 impl<K: IdKind> Serialize for Id<K> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(self.text().as_str())
     }
 }
 

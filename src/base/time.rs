@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// An instant: milliseconds since the Unix epoch, as stored; RFC 3339 in UTC, as shown.
@@ -51,8 +51,39 @@ impl Timestamp {
     }
 }
 
+impl Timestamp {
+    /// `2026-11-22T09:30:00.000Z`, digit by digit: an answer holds many of them. `None` for a year of other
+    /// than four digits.
+    fn digits(self) -> Option<[u8; 24]> {
+        let time = DateTime::<Utc>::from_timestamp_millis(self.0)?;
+        let year = u32::try_from(time.year()).ok().filter(|year| *year <= 9999)?;
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let millis = time.timestamp_subsec_millis();
+        for (end, mut value) in [
+            (4, year),
+            (7, time.month()),
+            (10, time.day()),
+            (13, time.hour()),
+            (16, time.minute()),
+            (19, time.second()),
+            (23, millis),
+        ] {
+            let mut at = end;
+            while value > 0 {
+                at -= 1;
+                text[at] = b'0' + (value % 10) as u8;
+                value /= 10;
+            }
+        }
+        Some(text)
+    }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(digits) = self.digits() {
+            return f.write_str(std::str::from_utf8(&digits).unwrap_or_default());
+        }
         match DateTime::<Utc>::from_timestamp_millis(self.0) {
             Some(time) => f.write_str(&time.to_rfc3339_opts(SecondsFormat::Millis, true)),
             None => write!(f, "{}ms", self.0),
@@ -62,7 +93,10 @@ impl fmt::Display for Timestamp {
 
 impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        match self.digits() {
+            Some(digits) => serializer.serialize_str(std::str::from_utf8(&digits).unwrap_or_default()),
+            None => serializer.collect_str(self),
+        }
     }
 }
 

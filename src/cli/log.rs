@@ -1,5 +1,7 @@
 //! Where log lines go: standard error, so that standard output holds answers only.
 
+use std::io::{IsTerminal, stderr};
+
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
@@ -7,7 +9,8 @@ use crate::config::{Log, LogFormat};
 /// Of a server, as configured.
 pub(super) fn of_server(log: &Log) {
     let filter = EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(filter);
+    // Colours are for eyes, not for files.
+    let lines = tracing_subscriber::fmt().with_writer(stderr).with_ansi(stderr().is_terminal()).with_env_filter(filter);
     // A second call, from a test in the same process, changes nothing.
     let _ = match log.format {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(true).with_span_list(false).try_init(),
@@ -19,7 +22,7 @@ pub(super) fn of_server(log: &Log) {
 /// stand between a program and its one document.
 pub(super) fn warnings(json: bool) {
     if !json {
-        let lines = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(EnvFilter::new("warn"));
-        let _ = lines.without_time().with_target(false).try_init();
+        let lines = tracing_subscriber::fmt().with_writer(stderr).with_ansi(stderr().is_terminal());
+        let _ = lines.with_env_filter(EnvFilter::new("warn")).without_time().with_target(false).try_init();
     }
 }

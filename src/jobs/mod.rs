@@ -38,9 +38,10 @@ pub fn start(jobs: Jobs, mut calls: Calls) {
         }
     });
     tokio::spawn(async move {
+        let tidied = tidy::Tidied::new();
         while let Some(tenant) = calls.recv().await {
             delivery::look(&jobs, &tenant).await;
-            tidy::look(&tenant).await;
+            tidy::look(&tidied, &tenant).await;
         }
     });
 }

@@ -1,20 +1,28 @@
-//! Rows that nobody can use any more leave an organization's file, at most once a day while it is open.
+//! Rows that nobody can use any more leave an organization's file, when it is opened and at most once a day.
 
-use crate::base::Result;
-use crate::base::Timestamp;
+use moka::sync::Cache;
+
 use crate::base::time::length;
+use crate::base::{OrganizationId, Result, Timestamp};
 use crate::features::{oauth, session};
 use crate::tenants::Tenant;
 
-/// When this file was tidied last.
-struct Tidied(Timestamp);
+/// When files were tidied last. It outlives their being open: a file that is closed and opened again all day
+/// is tidied once.
+pub(super) struct Tidied(Cache<OrganizationId, Timestamp>);
 
-pub(super) async fn look(tenant: &Tenant) {
+impl Tidied {
+    pub fn new() -> Self {
+        Self(Cache::new(100_000))
+    }
+}
+
+pub(super) async fn look(tidied: &Tidied, tenant: &Tenant) {
     let now = tenant.clock().now();
-    if tenant.recall::<Tidied>().is_some_and(|tidied| now.since(tidied.0) < length::days(1)) {
+    if tidied.0.get(&tenant.id()).is_some_and(|last| now.since(last) < length::days(1)) {
         return;
     }
-    tenant.remember(Tidied(now));
+    tidied.0.insert(tenant.id(), now);
     if let Err(error) = tidy(tenant).await {
         tracing::warn!(organization = %tenant.id(), ?error, "a file could not be tidied");
     }

@@ -20,7 +20,7 @@ use crate::catalog::{Directory, State as OrganizationState, TenantRoute};
 use crate::features::organization;
 use crate::tenants::{Tenant, Tenants};
 use crate::web::access::presented_key;
-use crate::web::{Address, Caller, Failure, IssuerKind, Place};
+use crate::web::{Address, Caller, Failure, IssuerKind, Place, PlaceFacts};
 
 /// Everything behind the front door; cheap to clone.
 #[derive(Clone)]
@@ -279,7 +279,7 @@ async fn place_of(
         IssuerKind::Organization => url.clone(),
         IssuerKind::Deployment => front.0.address.origin().to_owned(),
     };
-    Ok(Place {
+    Ok(Place::from(PlaceFacts {
         base,
         slug: route.slug().clone(),
         url,
@@ -287,7 +287,7 @@ async fn place_of(
         issuer_url,
         display_name: organization.name.clone(),
         accent: organization.accent.clone(),
-    })
+    }))
 }
 
 fn organization_in_api_path(path: &str) -> Option<String> {

@@ -3,7 +3,7 @@
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +18,9 @@ use crate::base::{Clock, Error, Result, codes};
 
 /// How long a request waits for its turn at a file before it is told to come back.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How long a read waits for the connections that are open before one more is opened: parsing the schema
+/// for it takes longer than most reads do, and its memory is kept.
+const SHARE: Duration = Duration::from_millis(2);
 /// The WAL is folded back into the file when it has grown to this.
 const CHECKPOINT_BYTES: u64 = 4 << 20;
 
@@ -41,7 +44,10 @@ pub struct Database<K: Kind> {
     writer: Pool<Connections>,
     write_gate: Semaphore,
     readers: Pool<Connections>,
+    /// A permit for each connection that is open or may be opened next.
     read_gate: Semaphore,
+    /// Connections that may still be added.
+    spare_readers: AtomicUsize,
     dirty: AtomicBool,
     kind: PhantomData<fn() -> K>,
 }
@@ -67,7 +73,8 @@ impl<K: Kind> Database<K> {
             writer: pool(opening.path, Mode::Write, 1, writer),
             write_gate: Semaphore::new(1),
             readers: pool(opening.path, Mode::Read, opening.readers, Some(first)),
-            read_gate: Semaphore::new(opening.readers as usize),
+            read_gate: Semaphore::new(1),
+            spare_readers: AtomicUsize::new((opening.readers as usize).saturating_sub(1)),
             dirty: AtomicBool::new(false),
             kind: PhantomData,
         })
@@ -75,13 +82,13 @@ impl<K: Kind> Database<K> {
 
     /// Short reads: runs where it is called, because a hop to another thread costs ten look-ups.
     pub async fn read<T>(&self, work: impl FnOnce(&Read<'_, K>) -> Result<T>) -> Result<T> {
-        let _turn = turn(&self.read_gate).await?;
+        let _turn = self.turn_to_read().await?;
         self.read_now(work)
     }
 
     /// Reads without a bound, such as a whole audit log: other requests go on meanwhile.
     pub async fn scan<T>(&self, work: impl FnOnce(&Read<'_, K>) -> Result<T>) -> Result<T> {
-        let _turn = turn(&self.read_gate).await?;
+        let _turn = self.turn_to_read().await?;
         tokio::task::block_in_place(|| self.read_now(work))
     }
 
@@ -115,7 +122,7 @@ impl<K: Kind> Database<K> {
 
     /// `PRAGMA quick_check`: what is wrong with the file, or nothing.
     pub async fn quick_check(&self) -> Result<Vec<String>> {
-        let _turn = turn(&self.read_gate).await?;
+        let _turn = self.turn_to_read().await?;
         tokio::task::block_in_place(|| {
             let connection = self.readers.get()?;
             let mut statement = connection.prepare("PRAGMA quick_check(20)")?;
@@ -145,8 +152,25 @@ impl<K: Kind> Database<K> {
         let connection = self.readers.get()?;
         // One transaction for all reads of the closure: they see one state, and the WAL's locks are
         // taken once instead of at every statement.
-        let transaction = Transaction::new_unchecked(&connection, TransactionBehavior::Deferred)?;
-        work(&Read::new(&transaction, self.clock.now()))
+        let _snapshot = Snapshot::begin(&connection)?;
+        work(&Read::new(&connection, self.clock.now()))
+    }
+
+    async fn turn_to_read(&self) -> Result<SemaphorePermit<'_>> {
+        if let Ok(permit) = self.read_gate.try_acquire() {
+            return Ok(permit);
+        }
+        if self.spare_readers.load(Ordering::Relaxed) > 0 {
+            if let Ok(Ok(permit)) = tokio::time::timeout(SHARE, self.read_gate.acquire()).await {
+                return Ok(permit);
+            }
+            let taken =
+                self.spare_readers.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |spare| spare.checked_sub(1));
+            if taken.is_ok() {
+                self.read_gate.add_permits(1);
+            }
+        }
+        turn(&self.read_gate).await
     }
 
     fn wal_bytes(&self) -> u64 {
@@ -160,6 +184,23 @@ impl<K: Kind> Database<K> {
 impl<K: Kind> Drop for Database<K> {
     fn drop(&mut self) {
         self.settle();
+    }
+}
+
+/// A deferred transaction for reading. Its statements are kept prepared, unlike those of rusqlite's own.
+struct Snapshot<'c>(&'c Connection);
+
+impl<'c> Snapshot<'c> {
+    fn begin(connection: &'c Connection) -> Result<Self> {
+        connection.prepare_cached("BEGIN")?.execute([])?;
+        Ok(Self(connection))
+    }
+}
+
+impl Drop for Snapshot<'_> {
+    fn drop(&mut self) {
+        // Where this fails, the pool sees a connection inside a transaction and throws it away.
+        let _ = self.0.prepare_cached("COMMIT").and_then(|mut end| end.execute([]));
     }
 }
 

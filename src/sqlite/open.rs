@@ -75,11 +75,8 @@ pub(super) fn open(path: &Path, mode: Mode) -> Result<Connection> {
 
 /// Refuses a file that is not of kind `K`, then tells its schema version.
 pub(super) fn check_stamp<K: Kind>(connection: &Connection) -> Result<i32> {
-    let (application_id, version): (i32, i32) = connection.query_row(
-        "SELECT (SELECT application_id FROM pragma_application_id), (SELECT user_version FROM pragma_user_version)",
-        [],
-        |row| Ok((row.get(0)?, row.get(1)?)),
-    )?;
+    let number = |pragma| connection.query_row(pragma, [], |row| row.get::<_, i32>(0));
+    let (application_id, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
     if application_id != K::APPLICATION_ID {
         return Err(Error::new(&codes::ORGANIZATION_UNAVAILABLE)
             .because(format!("the file is not a Bulkhead {} (application_id {application_id:#x})", K::NAME)));

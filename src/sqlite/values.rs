@@ -7,7 +7,7 @@ use crate::base::{Id, IdKind, Slug, Timestamp};
 
 impl<K: IdKind> ToSql for Id<K> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
-        Ok(ToSqlOutput::from(self.to_string()))
+        Ok(ToSqlOutput::from(self.text().as_str().to_owned()))
     }
 }
 

@@ -84,9 +84,13 @@ impl Tenants {
 fn make_shard<'a>(root: &Path, place: &'a Path) -> Result<&'a Path> {
     let shard = place.parent().unwrap_or(place);
     if !shard.exists() {
+        let above = shard.parent().unwrap_or(root);
+        let is_new = !above.exists();
         fs::create_dir_all(shard).map_err(|error| failed("cannot make", shard, error))?;
-        sync_directory(shard.parent().unwrap_or(root))?;
-        sync_directory(root)?;
+        sync_directory(above)?;
+        if is_new {
+            sync_directory(root)?;
+        }
     }
     Ok(shard)
 }

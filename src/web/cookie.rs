@@ -44,11 +44,11 @@ pub fn read(headers: &HeaderMap, purpose: Purpose, secure: bool) -> Option<Strin
         .get_all(header::COOKIE)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| Cookie::split_parse(value.to_owned()))
-        .filter_map(Result::ok)
-        .filter(|cookie| cookie.name() == wanted);
-    let first = found.next()?;
-    found.next().is_none().then(|| first.value().to_owned())
+        .flat_map(|value| value.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .filter(|(name, _)| *name == wanted);
+    let (_, first) = found.next()?;
+    found.next().is_none().then(|| first.to_owned())
 }
 
 /// The text of a `Set-Cookie`; without a lifetime it ends with the browser.

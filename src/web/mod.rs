@@ -25,5 +25,5 @@ pub use address::{Address, Addressing};
 pub use extract::{Form, Json, Path, Query};
 pub use failure::Failure;
 pub use listing::List;
-pub use place::{IssuerKind, Place};
+pub use place::{IssuerKind, Place, PlaceFacts};
 pub use request::RequestInfo;

@@ -1,5 +1,8 @@
 //! Where in the deployment a request has arrived: put there by the resolution, read by handlers.
 
+use std::ops::Deref;
+use std::sync::Arc;
+
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 
@@ -32,9 +35,14 @@ impl IssuerKind {
     }
 }
 
-/// The organization's address as this request used it.
+/// The organization's address as this request used it; cheap to clone, since request and response both
+/// carry it.
 #[derive(Debug, Clone)]
-pub struct Place {
+pub struct Place(Arc<PlaceFacts>);
+
+/// What a [`Place`] says.
+#[derive(Debug)]
+pub struct PlaceFacts {
     /// In front of every path of a page: empty, or `/o/acme`.
     pub base: String,
     pub slug: Slug,
@@ -46,6 +54,20 @@ pub struct Place {
     /// The organization's name and colour, for the frame of pages; empty where no page is drawn.
     pub display_name: String,
     pub accent: Option<String>,
+}
+
+impl From<PlaceFacts> for Place {
+    fn from(facts: PlaceFacts) -> Self {
+        Self(Arc::new(facts))
+    }
+}
+
+impl Deref for Place {
+    type Target = PlaceFacts;
+
+    fn deref(&self) -> &PlaceFacts {
+        &self.0
+    }
 }
 
 impl Place {

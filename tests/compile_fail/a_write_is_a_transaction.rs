@@ -1,9 +1,10 @@
-// A read does not become a write: the right to change comes with a transaction.
+// The right to change comes with a transaction, which only `sqlite` begins, whatever connection one may have.
 
-use bulkhead::sqlite::{self, Read, TenantDb, Write};
+use bulkhead::base::Timestamp;
+use bulkhead::sqlite::{TenantDb, Write};
 
-fn promote<'c>(db: Read<'c, TenantDb>) -> Write<'c, TenantDb> {
-    sqlite::Write(db)
+fn begin<'c>(connection: &'c rusqlite::Connection, now: Timestamp) -> Write<'c, TenantDb> {
+    Write::new(connection, now)
 }
 
 fn main() {}

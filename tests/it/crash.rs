@@ -179,13 +179,15 @@ impl Round<'_> {
         assert_eq!(made.status, 303, "{}", made.text());
         let next = made.header("location").unwrap();
         let path = &next[next.find("/relay").expect("not led to the new organization")..];
+        let (_, token) = path.split_once("token=").expect("no hand-over");
         // From here on the organization is acknowledged, whatever becomes of the arrival.
         let host = host_of(&slug);
-        let arrived = Person::at(self.server, &host).submit(path, &[]);
+        let arrived = Person::at(self.server, &host).submit(path, &[("token", token)]);
         self.ledger().organizations.push((slug.clone(), slug));
         let arrived = arrived?;
-        let session = arrived.cookies().find(|cookie| cookie.starts_with("bh_session_"));
-        self.ledger().sessions.push((host, session.expect("not signed in").to_owned()));
+        let session = arrived.cookies().find(|cookie| cookie.starts_with("bh_session_")).map(str::to_owned);
+        assert!(session.is_some(), "not signed in: {}", arrived.text());
+        self.ledger().sessions.extend(session.map(|session| (host, session)));
         Ok(())
     }
 }

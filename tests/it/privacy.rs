@@ -66,7 +66,8 @@ async fn live(world: &World) -> (Vec<&'static str>, Vec<String>) {
     world.mailbox_code("ada@acme.test").await;
     let mut founder = world.visitor();
     let relay = crate::sign_up::found(world, &mut founder, "zoe@initech.test", "initech").await;
-    founder.follow(&relay).await.expect(303);
+    let page = founder.follow(&relay).await.expect(200);
+    founder.submit_form(&page, &[]).await.expect(303);
     let (session, founder_session) = (browser.session().unwrap(), founder.session().unwrap());
     let reason = json!({"reason": "Ada Quincemeal did not pay"});
     operator.put("/v1/organizations/acme/suspension", &reason).await.expect(204);

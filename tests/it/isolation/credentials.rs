@@ -141,6 +141,9 @@ async fn a_hand_over_arrives_at_its_own_organization() {
     let mut elsewhere = world.browser(acme.slug);
     let answer = elsewhere.get(&format!("/relay?{}", encoded(&[("token", &token)]))).await;
     answer.expect_redirect("/sign-in");
+    let csrf = elsewhere.csrf().await;
+    let fields = [("csrf", csrf.as_str()), ("token", token.as_str())];
+    elsewhere.post("/relay", &fields).await.expect_redirect("/sign-in");
     assert!(elsewhere.session().is_none());
     let page = founder.follow(&relay).await.expect(200);
     founder.submit_form(&page, &[]).await.expect_redirect("/account");

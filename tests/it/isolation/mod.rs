@@ -5,6 +5,7 @@
 //! organization's credentials and with another organization's ids.
 
 mod api;
+mod copied_rows;
 mod credentials;
 mod pages;
 mod resolution;

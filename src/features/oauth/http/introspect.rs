@@ -27,7 +27,7 @@ pub(super) async fn introspect(
     let token = token_of(&parameters)?;
     let speaker = speaker(&tenant, &place);
     let party = party(&application, &speaker);
-    let answer = if let Some(token) = Credential::parse(CredentialKind::RefreshToken, token) {
+    let answer = if let Some(token) = refresh_token(&tenant, token) {
         let found = tenant.read(|db| oauth::live_refresh_token(db, &token, &party)).await?;
         found.map(|(row, live)| Introspection::of_refresh_token(&speaker, &row, live))
     } else if let Some(claims) = access_claims(&state, &tenant, &place, token).await? {
@@ -54,12 +54,18 @@ pub(super) async fn revoke(
     let token = token_of(&parameters)?;
     let (speaker, by) = (speaker(&tenant, &place), by_application(&info, &application));
     let party = party(&application, &speaker);
-    if let Some(token) = Credential::parse(CredentialKind::RefreshToken, token) {
+    if let Some(token) = refresh_token(&tenant, token) {
         tenant.write(|db| oauth::revoke_refresh_token(db, &token, &party, &by)).await?;
     } else if let Some(claims) = access_claims(&state, &tenant, &place, token).await? {
         tenant.write(|db| oauth::revoke_access_token(db, &claims, &party, &by)).await?;
     }
     Ok(StatusCode::OK.into_response())
+}
+
+/// A refresh token of this organization; another's is not looked for here.
+fn refresh_token(tenant: &Tenant, token: &str) -> Option<Credential> {
+    let token = Credential::parse(CredentialKind::RefreshToken, token);
+    token.filter(|token| token.organization() == Some(tenant.id()))
 }
 
 pub(super) fn token_of(parameters: &Parameters) -> Result<&str, OauthFailure> {
