@@ -65,7 +65,7 @@ pub fn cpu_each(pid: u32, count: u32, mut work: impl FnMut()) -> Duration {
     for _ in 0..count {
         work();
     }
-    (cpu_of(pid) - before) / count
+    cpu_of(pid).saturating_sub(before) / count
 }
 
 /// How long each of `count` runs takes.

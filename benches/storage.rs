@@ -109,9 +109,9 @@ pub fn cold_request() -> Vec<Line> {
         let answer = client.send_bytes(&requests[n % ORGANIZATIONS]).unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
     };
-    for n in 0..ORGANIZATIONS {
+    for (n, file) in files.iter().enumerate() {
         cold(n);
-        open_by_hand(&files[n]);
+        open_by_hand(file);
     }
     let wall = Rounds::run(
         15,

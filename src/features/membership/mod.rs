@@ -163,6 +163,7 @@ mod tests {
             roles: vec![Role::Owner],
             email_verified: true,
             password_hash: None,
+            password_set_at: None,
             failed_attempts: 0,
             locked_until: None,
             created_at: Timestamp::from_millis(0),
