@@ -259,3 +259,71 @@ impl ManageConnection for Connections {
         !connection.is_autocommit()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{CatalogDb, bytes_of_new, place_file};
+    use super::*;
+
+    const MIGRATIONS: &[&str] = &["CREATE TABLE thing (id INTEGER PRIMARY KEY) STRICT"];
+
+    fn database(directory: &Path, readers: u32) -> Arc<Database<CatalogDb>> {
+        let path = directory.join("things.sqlite");
+        place_file(&path, &bytes_of_new::<CatalogDb>(directory, MIGRATIONS).unwrap()).unwrap();
+        let opening = Opening { path: &path, migrations: MIGRATIONS, readers, clock: Clock::system() };
+        Arc::new(Database::open(opening).unwrap())
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_connection_is_added_while_another_is_busy_for_long() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = database(directory.path(), 2);
+        let count = |db: &Read<'_, CatalogDb>| db.number("SELECT count(*) FROM thing", []);
+        for _ in 0..100 {
+            let tasks: Vec<_> = (0..4)
+                .map(|_| {
+                    let database = Arc::clone(&database);
+                    tokio::spawn(async move { database.read(count).await.unwrap() })
+                })
+                .collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+        }
+        assert!(database.connections() <= 2, "more connections than allowed");
+
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let long = {
+            let database = Arc::clone(&database);
+            tokio::spawn(async move { database.scan(move |_| Ok(ended.recv().is_ok())).await.unwrap() })
+        };
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        // Neither a short read nor a write waits for the long one.
+        assert_eq!(database.read(count).await.unwrap(), 0);
+        database.write(|db| db.execute("INSERT INTO thing DEFAULT VALUES", [])).await.unwrap();
+        assert_eq!(database.read(count).await.unwrap(), 1);
+        assert_eq!(database.connections(), 3);
+        end.send(()).unwrap();
+        assert!(long.await.unwrap());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn reads_see_one_state_and_leave_no_transaction_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let database = database(directory.path(), 1);
+        let failed: Result<()> = database.read(|_| Err(Error::internal("on purpose"))).await;
+        assert!(failed.is_err());
+        let other = Arc::clone(&database);
+        let (before, after) = database
+            .scan(|db| {
+                let before = db.number("SELECT count(*) FROM thing", [])?;
+                let write = other.write(|db| db.execute("INSERT INTO thing DEFAULT VALUES", []));
+                tokio::runtime::Handle::current().block_on(write)?;
+                Ok((before, db.number("SELECT count(*) FROM thing", [])?))
+            })
+            .await
+            .unwrap();
+        assert_eq!((before, after), (0, 0));
+        assert_eq!(database.read(|db| db.number("SELECT count(*) FROM thing", [])).await.unwrap(), 1);
+    }
+}

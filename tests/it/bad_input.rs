@@ -97,7 +97,7 @@ async fn bodies_that_cannot_be_read() {
         call(body.into(), json_type).await.expect_problem(400, "malformed_body");
     }
     call(b"{\"email\": \"\xff\xfe@b.test\"}".to_vec(), json_type).await.expect_problem(400, "malformed_body");
-    call([b'['; 100_000].to_vec(), json_type).await.expect_problem(400, "malformed_body");
+    call(vec![b'['; 100_000], json_type).await.expect_problem(400, "malformed_body");
     call("{\"metadata\":".repeat(50_000).into_bytes(), json_type).await.expect_problem(422, "validation_failed");
     for body in [
         "{}",

@@ -247,7 +247,7 @@ fn names_that_lead_nowhere_touch_no_file() {
     let before = listing(&deployment.data_dir());
     let ask = |host: &str| server.client().send(&Request::get(host, "/sign-in")).unwrap().status;
     for n in 0..100 {
-        let stranger = format!("org_{:026}", n);
+        let stranger = format!("org_{n:026}");
         assert_eq!(ask(&format!("ghost-{n}.{HOST}")), 404);
         assert_eq!(ask(&format!("login{n}.elsewhere.test")), 404);
         for path in [format!("/o/ghost-{n}/sign-in"), format!("/o/{stranger}/sign-in"), "/o/..%2f..%2fetc/".to_owned()]

@@ -55,7 +55,7 @@ async fn live(world: &World) -> (Vec<&'static str>, Vec<String>) {
 
     let app = world.application().await;
     let mut browser = world.browser("acme");
-    browser.user_agent = "Peculiar-Agent/7".to_owned();
+    "Peculiar-Agent/7".clone_into(&mut browser.user_agent);
     browser.sign_in("ada@acme.test", "wrong-guess-of-ada-9").await.expect(401);
     browser.sign_in("ada@acme.test", PASSWORD).await.expect(303);
     let code = app.code(&mut browser).await;
