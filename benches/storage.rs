@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::meter::{Line, Rounds, cpu_each, kib, median, memory_of, show, times};
 use crate::process::{Deployment, Operator, Person, host_of, owner_of, session_check};
 use crate::requests::deployment;
+use crate::wire::{Client, Request};
 
 /// Creating an organization, against what cannot be left out: the template's bytes, synced, renamed, and one
 /// durable transaction in them.
@@ -118,6 +119,20 @@ pub fn cold_request() -> Vec<Line> {
         || median(times(2 * ORGANIZATIONS, &mut cold)),
         || median(times(2 * ORGANIZATIONS, |n| open_by_hand(&files[n % ORGANIZATIONS]))),
     );
+    let bare = bare_server(files.clone());
+    let mut bare_client = Client::new(bare);
+    let bare_requests: Vec<Vec<u8>> =
+        (0..ORGANIZATIONS).map(|n| Request::get("localhost", format!("/{n}")).bytes(bare)).collect();
+    let over_http = Rounds::run(
+        15,
+        || median(times(2 * ORGANIZATIONS, &mut cold)),
+        || {
+            median(times(2 * ORGANIZATIONS, |n| {
+                let answer = bare_client.send_bytes(&bare_requests[n % ORGANIZATIONS]).unwrap();
+                assert_eq!(answer.status, 200, "{}", answer.text());
+            }))
+        },
+    );
     let open = Operator::new(&server, &key).open_files();
     assert!(open <= 8, "{open} files are open: not every request was cold");
     let count = 10 * u32::try_from(ORGANIZATIONS).unwrap();
@@ -140,7 +155,28 @@ pub fn cold_request() -> Vec<Line> {
     vec![
         wall.line("cold first request, time over loopback", "open, pragmas, query, close", 2.0),
         cpu.line("cold first request, CPU", "open, pragmas, query, close", 2.0),
+        over_http.line("cold first request, time over loopback", "the same behind bare axum", 2.0),
     ]
+}
+
+/// A server that does nothing but open the file, look up and close it, so that it is seen what the way there
+/// and back costs.
+fn bare_server(files: Vec<PathBuf>) -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    listener.set_nonblocking(true).unwrap();
+    let handler = move |axum::extract::Path(n): axum::extract::Path<usize>| async move {
+        tokio::task::block_in_place(|| open_by_hand(&files[n]));
+        "found"
+    };
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let router = axum::Router::new().route("/{n}", axum::routing::get(handler));
+            axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), router).await.unwrap();
+        });
+    });
+    port
 }
 
 /// As little as one can do and still have the answer, safely.

@@ -143,9 +143,9 @@ fn build(config: &Config, master: &MasterKey, clock: Clock) -> Result<Built> {
         let routes = Directory::new(catalog.clone());
         let (attention, calls) = mpsc::unbounded_channel();
         let limits = file_limits(&config);
-        let tenants = Tenants::new(&directory.join("orgs"), keyring, limits, clock.clone(), move |tenant| {
+        let tenants = Tenants::new(&directory.join("orgs"), keyring, limits, clock.clone(), move |id, occasion| {
             // At shutdown nobody listens any more, and nothing is lost: the next open calls again.
-            let _ = attention.send(tenant.clone());
+            let _ = attention.send((id, occasion));
         })?;
         let parameters = HashParameters {
             memory_kib: config.password.memory_kib,

@@ -231,15 +231,18 @@ impl Worker {
         salt: &[u8],
         out: &mut [u8],
     ) -> Result<()> {
-        let blocks = params.block_count();
+        let (blocks, passes) = (params.block_count(), params.t_cost());
         let failed = |error: argon2::Error| Error::internal(format!("a password could not be hashed: {error}"));
         self.reserve(blocks).map_err(|error| Error::new(&codes::OVERLOADED).source(error))?;
         let argon2 = Argon2::new(Algorithm::Argon2id, version, params);
         let memory = &mut self.memory[..blocks];
         let result = argon2.hash_password_into_with_memory(password.expose().as_bytes(), salt, out, &mut *memory);
-        // The first blocks are a fast hash of the password: left behind, they would let whoever reads
-        // this memory try passwords without Argon2's cost. Wiping is one plain pass more.
-        memory.fill(Block::new());
+        // After a single pass the first blocks are a fast hash of the password: left behind, they would let
+        // whoever reads this memory try passwords without Argon2's cost. A second pass has overwritten them
+        // with what costs a whole pass to test, and wiping would cost a tenth of it at every sign-in.
+        if passes == 1 {
+            memory.fill(Block::new());
+        }
         // An imported hash may have asked for much more than ours; it is not kept for ever.
         self.memory.truncate(self.ours.block_count());
         self.memory.shrink_to_fit();

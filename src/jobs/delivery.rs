@@ -1,90 +1,125 @@
 //! Takes messages out of outboxes: after commit, at least once, again after a failure.
+//!
+//! A file is open while something is read from it or written to it, and never while a mail server is waited
+//! for: a slow one must not use up the files that may be open.
 
-use std::sync::LazyLock;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use super::Jobs;
-use crate::base::{OrganizationId, Result, Timestamp};
+use super::tidy::Looked;
+use crate::base::{OrganizationId, Result, Timestamp, codes};
 use crate::features::outbox;
 use crate::outbound::Message;
+use crate::sqlite::{Read, TenantDb};
 use crate::tenants::Tenant;
 
 /// Deliveries at the same moment, over all organizations.
-static AT_ONCE: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(8));
+const AT_ONCE: usize = 8;
+/// When an outbox is tried again whose file could not be opened because too many are in use.
+const PAUSE: Duration = Duration::from_secs(5);
 
-/// A delivery of this organization is running or planned: one is enough.
-struct Planned;
+/// Delivers for all organizations; cheap to clone.
+#[derive(Clone)]
+pub(super) struct Courier(Arc<Inner>);
 
-/// Delivers what is due in a file, and plans what is not.
-pub(super) async fn look(jobs: &Jobs, tenant: &Tenant) {
-    match tenant.read(|db| Ok(outbox::waits(db)?.map(|at| (at, db.now())))).await {
-        Ok(None) => {}
-        Ok(Some((at, now))) if at <= now => {
-            let (jobs, tenant) = (jobs.clone(), tenant.clone());
-            tokio::spawn(async move {
-                let Ok(_permit) = AT_ONCE.acquire().await else { return };
-                if let Err(error) = deliver(&jobs, &tenant).await {
-                    tracing::warn!(organization = %tenant.id(), ?error, "an outbox could not be emptied");
-                }
-                plan_next(&jobs, &tenant).await;
-            });
-        }
-        Ok(Some((at, now))) => plan(jobs, tenant, at, now),
-        Err(error) => tracing::warn!(organization = %tenant.id(), ?error, "an outbox could not be read"),
-    }
+struct Inner {
+    jobs: Jobs,
+    looked: Looked,
+    at_once: Semaphore,
+    /// Organizations that are being delivered for, with a bell for what comes in meanwhile. One round at a
+    /// time each, or a message would be sent twice.
+    rounds: Mutex<HashMap<OrganizationId, watch::Sender<()>>>,
 }
 
-async fn deliver(jobs: &Jobs, tenant: &Tenant) -> Result<()> {
-    loop {
-        let due = tenant.read(|db| outbox::due(db, tenant.sealer())).await?;
-        if due.is_empty() {
-            return Ok(());
-        }
-        for message in due {
-            let mail = message.mail.clone();
-            let out = Message { to: mail.to, subject: mail.subject, text: mail.text, code: mail.code };
-            let outcome = jobs.mailer.deliver(&out).await;
-            let label = if outcome.is_ok() { "delivered" } else { "failed" };
-            metrics::counter!("bulkhead_deliveries_total", "outcome" => label).increment(1);
-            if let Err(error) = &outcome {
-                tracing::warn!(organization = %tenant.id(), message = %message.id, ?error, "a mail was not taken");
+impl Courier {
+    pub fn new(jobs: Jobs, looked: Looked) -> Self {
+        Self(Arc::new(Inner { jobs, looked, at_once: Semaphore::new(AT_ONCE), rounds: Mutex::default() }))
+    }
+
+    /// Calls if something waits in a file that was opened.
+    pub async fn look(&self, tenant: &Tenant) {
+        match tenant.read(next_due).await {
+            Ok(None) => {}
+            Ok(Some(_)) => self.call(tenant.id()),
+            Err(error) => {
+                tracing::warn!(organization = %tenant.id(), ?error, "an outbox could not be read");
+                self.0.looked.forget(tenant.id());
             }
-            tenant
-                .write(|db| match outcome {
+        }
+    }
+
+    /// Something waits in an organization's outbox.
+    pub fn call(&self, id: OrganizationId) {
+        let mut rounds = self.0.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bell) = rounds.get(&id) {
+            bell.send_replace(());
+            return;
+        }
+        let (bell, rung) = watch::channel(());
+        rounds.insert(id, bell);
+        tokio::spawn(self.clone().deliver_for(id, rung));
+    }
+
+    /// Delivers until the outbox is empty, waiting for what is not due yet.
+    async fn deliver_for(self, id: OrganizationId, mut rung: watch::Receiver<()>) {
+        loop {
+            rung.mark_unchanged();
+            let next = match self.round(id).await {
+                Ok(next) => next,
+                Err(error) => {
+                    tracing::warn!(organization = %id, ?error, "an outbox could not be emptied");
+                    // Whatever else is the matter: what waits is found when the file is opened again.
+                    self.0.looked.forget(id);
+                    error.is(&codes::ORGANIZATION_BUSY).then_some(PAUSE)
+                }
+            };
+            if let Some(wait) = next {
+                let _ = tokio::time::timeout(wait.max(Duration::from_millis(100)), rung.changed()).await;
+                continue;
+            }
+            let mut rounds = self.0.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+            if !rung.has_changed().unwrap_or(false) {
+                rounds.remove(&id);
+                return;
+            }
+        }
+    }
+
+    /// Sends what is due; tells how long it is until the next is.
+    async fn round(&self, id: OrganizationId) -> Result<Option<Duration>> {
+        let _permit = self.0.at_once.acquire().await;
+        let jobs = &self.0.jobs;
+        loop {
+            let tenant = jobs.open(id).await?;
+            let due = tenant.read(|db| outbox::due(db, tenant.sealer())).await?;
+            if due.is_empty() {
+                return Ok(tenant.read(next_due).await?.map(|(at, now)| at.since(now)));
+            }
+            drop(tenant);
+            for message in due {
+                let mail = message.mail.clone();
+                let out = Message { to: mail.to, subject: mail.subject, text: mail.text, code: mail.code };
+                let outcome = jobs.mailer.deliver(&out).await;
+                let label = if outcome.is_ok() { "delivered" } else { "failed" };
+                metrics::counter!("bulkhead_deliveries_total", "outcome" => label).increment(1);
+                if let Err(error) = &outcome {
+                    tracing::warn!(organization = %id, message = %message.id, ?error, "a mail was not taken");
+                }
+                let settle = |db: &crate::sqlite::Write<'_, TenantDb>| match outcome {
                     Ok(()) => outbox::delivered(db, message.id),
                     Err(_) => outbox::failed(db, &message),
-                })
-                .await?;
+                };
+                jobs.open(id).await?.write(settle).await?;
+            }
         }
     }
 }
 
-async fn plan_next(jobs: &Jobs, tenant: &Tenant) {
-    if let Ok(Some((at, now))) = tenant.read(|db| Ok(outbox::waits(db)?.map(|at| (at, db.now())))).await {
-        plan(jobs, tenant, at, now);
-    }
-}
-
-/// Waits without holding the file open, then finds it again.
-fn plan(jobs: &Jobs, tenant: &Tenant, at: Timestamp, now: Timestamp) {
-    if tenant.recall::<Planned>().is_some() {
-        return;
-    }
-    tenant.remember(Planned);
-    let (jobs, id, wait) = (jobs.clone(), tenant.id(), at.since(now).max(Duration::from_millis(100)));
-    tokio::spawn(async move {
-        tokio::time::sleep(wait).await;
-        if let Err(error) = wake(&jobs, id).await {
-            tracing::warn!(organization = %id, ?error, "an outbox could not be looked at again");
-        }
-    });
-}
-
-async fn wake(jobs: &Jobs, id: OrganizationId) -> Result<()> {
-    let tenant = jobs.tenants.open(&jobs.directory.by_id(id).await?).await?;
-    tenant.forget::<Planned>();
-    tenant.call_attention();
-    Ok(())
+/// When the next message is due, and what time it is.
+fn next_due(db: &Read<'_, TenantDb>) -> Result<Option<(Timestamp, Timestamp)>> {
+    Ok(outbox::waits(db)?.map(|at| (at, db.now())))
 }

@@ -6,6 +6,9 @@
 //! never written here.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use moka::sync::Cache;
 
 use crate::base::{Clock, Error, OrganizationId, Result, codes};
 use crate::crypto::{DataKey, MasterKey};
@@ -18,7 +21,13 @@ const DEPLOYMENT: &str = "deployment";
 pub struct Keyring {
     database: Database<KeyringDb>,
     master: MasterKey,
+    /// Keys that were unwrapped lately; whatever is destroyed leaves it as well.
+    known: Cache<OrganizationId, DataKey>,
+    /// Counts destructions.
+    destroyed: AtomicU64,
 }
+
+const KNOWN: u64 = 10_000;
 
 impl Keyring {
     /// Opens the ring, making an empty one on first use. Blocking.
@@ -29,7 +38,7 @@ impl Keyring {
             crate::sqlite::place_file(&path, &bytes)?;
         }
         let database = Database::open(Opening { path: &path, migrations: MIGRATIONS, readers: 2, clock })?;
-        Ok(Self { database, master })
+        Ok(Self { database, master, known: Cache::new(KNOWN), destroyed: AtomicU64::new(0) })
     }
 
     /// Makes the data key of a new organization; the same one again if a crash came in between.
@@ -39,8 +48,19 @@ impl Keyring {
 
     /// The data key of an organization.
     pub async fn get(&self, organization: OrganizationId) -> Result<DataKey> {
+        if let Some(key) = self.known.get(&organization) {
+            return Ok(key);
+        }
+        let seen = self.destroyed.load(Ordering::SeqCst);
         let found = self.find(&organization.to_string()).await?;
-        found.ok_or_else(|| Error::new(&codes::ORGANIZATION_UNAVAILABLE).because("its data key is not in the keyring"))
+        let missing = || Error::new(&codes::ORGANIZATION_UNAVAILABLE).because("its data key is not in the keyring");
+        let key = found.ok_or_else(missing)?;
+        self.known.insert(organization, key.clone());
+        // One that was destroyed while it was read must not outlive that here.
+        if self.destroyed.load(Ordering::SeqCst) != seen {
+            self.known.invalidate(&organization);
+        }
+        Ok(key)
     }
 
     /// The deployment's own data key, made on first use.
@@ -53,6 +73,8 @@ impl Keyring {
         self.database
             .write(|db| db.execute("DELETE FROM data_key WHERE name = ?", params![organization.to_string()]))
             .await?;
+        self.destroyed.fetch_add(1, Ordering::SeqCst);
+        self.known.invalidate(&organization);
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{Uri, header};
@@ -20,6 +21,7 @@ use crate::catalog::{Directory, State as OrganizationState, TenantRoute};
 use crate::features::organization;
 use crate::tenants::{Tenant, Tenants};
 use crate::web::access::presented_key;
+use crate::web::extract::body as body_of;
 use crate::web::{Address, Caller, Failure, IssuerKind, Place, PlaceFacts};
 
 /// Everything behind the front door; cheap to clone.
@@ -75,7 +77,11 @@ impl Front {
 
 /// The public way in.
 pub async fn dispatch(State(front): State<Front>, request: Request) -> Response {
-    match route(&front, request).await {
+    let routed = match whole(request).await {
+        Ok(request) => route(&front, request).await,
+        Err(error) => Err(error),
+    };
+    match routed {
         Ok((door, request)) => enter(&front, door, request).await,
         Err(error) => Failure::from(error).into_response(),
     }
@@ -106,10 +112,21 @@ async fn enter(front: &Front, door: Door, request: Request) -> Response {
         Err(never) => match never {},
     };
     // A refusal is drawn further out, and wants to look like the organization's.
-    if let Some(place) = place {
+    let refused = response.status().is_client_error() || response.status().is_server_error();
+    if let Some(place) = place.filter(|_| refused) {
         response.extensions_mut().insert(place);
     }
     response
+}
+
+/// The request with all of its body, before any file is opened for it: whoever sends slowly keeps none open.
+async fn whole(request: Request) -> Result<Request> {
+    if request.body().is_end_stream() {
+        return Ok(request);
+    }
+    let (parts, body) = request.into_parts();
+    let bytes = body_of(Request::from_parts(parts.clone(), body), &()).await?;
+    Ok(Request::from_parts(parts, Body::from(bytes)))
 }
 
 async fn route(front: &Front, request: Request) -> Result<(Door, Request)> {

@@ -12,11 +12,14 @@ mod watch;
 
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Router, middleware};
+use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::map_request_body::MapRequestBodyLayer;
 use tower_http::timeout::RequestBodyTimeoutLayer;
 use utoipa_axum::router::OpenApiRouter;
 
@@ -80,25 +83,28 @@ pub fn api(state: &DeploymentState, authenticator: Authenticator) -> (Router, ut
 /// The public service: health and assets for any host and at any load, everything else through the front.
 pub fn public(front: Front, watch: Watch, limits: BodyLimits) -> Router {
     let bounded = Router::new().fallback(front::dispatch).with_state(front.clone());
+    let around = ServiceBuilder::new()
+        .layer(middleware::from_fn_with_state(watch.clone(), watch::layer))
+        .layer(middleware::from_fn(failure::layer));
     Router::new()
         .route("/healthz", get(pages::healthy))
         .route("/readyz", get(pages::ready))
         .route("/assets/{name}", get(pages::asset))
         .with_state(front)
         .fallback_service(bounds(bounded, &watch, limits))
-        .layer(middleware::from_fn(failure::layer))
-        .layer(middleware::from_fn_with_state(watch, watch::layer))
+        .layer(around)
 }
 
 /// The same for somebody with access to the data directory: the API as the local operator.
 pub fn control(front: Front, watch: Watch, limits: BodyLimits) -> Router {
-    bounds(Router::new().fallback(front::dispatch_local).with_state(front), &watch, limits)
-        .layer(middleware::from_fn(failure::layer))
+    let around = ServiceBuilder::new()
+        .layer(middleware::from_fn_with_state(watch.clone(), watch::layer))
         .layer(middleware::from_fn(|mut request: axum::extract::Request, next: middleware::Next| async move {
             request.extensions_mut().insert(Caller::local());
             next.run(request).await
         }))
-        .layer(middleware::from_fn_with_state(watch, watch::layer))
+        .layer(middleware::from_fn(failure::layer));
+    bounds(Router::new().fallback(front::dispatch_local).with_state(front), &watch, limits).layer(around)
 }
 
 /// What a body may be.
@@ -110,11 +116,14 @@ pub struct BodyLimits {
 }
 
 fn bounds(router: Router, watch: &Watch, limits: BodyLimits) -> Router {
-    router
-        .layer(DefaultBodyLimit::max(limits.bytes))
-        .layer(CatchPanicLayer::new())
-        .layer(middleware::from_fn_with_state(watch.clone(), watch::bounds))
+    // One stack instead of four layers of the router, each of which would put the request into a box.
+    let around = ServiceBuilder::new()
         .layer(RequestBodyTimeoutLayer::new(limits.pause))
+        .layer(MapRequestBodyLayer::new(Body::new))
+        .layer(middleware::from_fn_with_state(watch.clone(), watch::bounds))
+        .layer(CatchPanicLayer::new())
+        .layer(DefaultBodyLimit::max(limits.bytes));
+    router.layer(around)
 }
 
 /// Health for the metrics listener, which answers nothing else of the product.

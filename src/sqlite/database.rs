@@ -2,9 +2,8 @@
 
 use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use r2d2::{ManageConnection, Pool};
@@ -41,13 +40,19 @@ pub struct Opening<'a> {
 pub struct Database<K: Kind> {
     path: PathBuf,
     clock: Clock,
-    writer: Pool<Connections>,
+    /// Opened for the first write.
+    writer: Mutex<Option<Connection>>,
     write_gate: Semaphore,
-    readers: Pool<Connections>,
+    /// The one that most files never need a second of; out while it is in use.
+    reader: Mutex<Option<Connection>>,
+    /// Further ones, for files where that one is busy for long.
+    more_readers: OnceLock<Pool<Connections>>,
+    most_readers: u32,
     /// A permit for each connection that is open or may be opened next.
     read_gate: Semaphore,
     /// Connections that may still be added.
     spare_readers: AtomicUsize,
+    commits: AtomicU64,
     dirty: AtomicBool,
     kind: PhantomData<fn() -> K>,
 }
@@ -70,11 +75,14 @@ impl<K: Kind> Database<K> {
         Ok(Self {
             path: opening.path.to_owned(),
             clock: opening.clock,
-            writer: pool(opening.path, Mode::Write, 1, writer),
+            writer: Mutex::new(writer),
             write_gate: Semaphore::new(1),
-            readers: pool(opening.path, Mode::Read, opening.readers, Some(first)),
+            reader: Mutex::new(Some(first)),
+            more_readers: OnceLock::new(),
+            most_readers: opening.readers.max(1),
             read_gate: Semaphore::new(1),
             spare_readers: AtomicUsize::new((opening.readers as usize).saturating_sub(1)),
+            commits: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
             kind: PhantomData,
         })
@@ -84,6 +92,11 @@ impl<K: Kind> Database<K> {
     pub async fn read<T>(&self, work: impl FnOnce(&Read<'_, K>) -> Result<T>) -> Result<T> {
         let _turn = self.turn_to_read().await?;
         self.read_now(work)
+    }
+
+    /// One statement, for whoever has just opened the file and shares it with nobody yet. Blocking.
+    pub fn first_read<T>(&self, work: impl FnOnce(&Read<'_, K>) -> Result<T>) -> Result<T> {
+        self.with_reader(|connection| work(&Read::new(connection, self.clock.now())))
     }
 
     /// Reads without a bound, such as a whole audit log: other requests go on meanwhile.
@@ -99,24 +112,32 @@ impl<K: Kind> Database<K> {
     pub async fn write<T>(&self, work: impl FnOnce(&Write<'_, K>) -> Result<T>) -> Result<T> {
         let _turn = turn(&self.write_gate).await?;
         tokio::task::block_in_place(|| {
-            let connection = self.writer.get()?;
-            let transaction = Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)?;
-            let value = work(&Write::new(&transaction, self.clock.now()))?;
-            transaction.commit()?;
-            self.dirty.store(true, Ordering::Relaxed);
-            if self.wal_bytes() > CHECKPOINT_BYTES {
-                checkpoint(&connection);
-            }
-            Ok(value)
+            self.with_writer(|connection| {
+                let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+                let value = work(&Write::new(&transaction, self.clock.now()))?;
+                let committed = transaction.commit();
+                // Even where it failed: whatever it left, nobody shall take what was read before for new.
+                self.commits.fetch_add(1, Ordering::SeqCst);
+                committed?;
+                self.dirty.store(true, Ordering::Relaxed);
+                if self.wal_bytes() > CHECKPOINT_BYTES {
+                    checkpoint(connection);
+                }
+                Ok(value)
+            })
         })
     }
 
     /// Folds the WAL into the file, if something was written. Blocking; for eviction and shutdown.
     pub fn settle(&self) {
-        if self.dirty.swap(false, Ordering::Relaxed)
-            && let Ok(connection) = self.writer.get()
-        {
-            checkpoint(&connection);
+        if self.dirty.swap(false, Ordering::Relaxed) {
+            let folded = self.with_writer(|connection| {
+                checkpoint(connection);
+                Ok(())
+            });
+            if let Err(error) = folded {
+                tracing::warn!(?error, "a file was not folded; it will be after the next write");
+            }
         }
     }
 
@@ -124,11 +145,12 @@ impl<K: Kind> Database<K> {
     pub async fn quick_check(&self) -> Result<Vec<String>> {
         let _turn = self.turn_to_read().await?;
         tokio::task::block_in_place(|| {
-            let connection = self.readers.get()?;
-            let mut statement = connection.prepare("PRAGMA quick_check(20)")?;
-            let lines =
-                statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
-            Ok(if lines == ["ok"] { Vec::new() } else { lines })
+            self.with_reader(|connection| {
+                let mut statement = connection.prepare("PRAGMA quick_check(20)")?;
+                let lines =
+                    statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+                Ok(if lines == ["ok"] { Vec::new() } else { lines })
+            })
         })
     }
 
@@ -140,7 +162,17 @@ impl<K: Kind> Database<K> {
     /// Connections that are open now, readers and writer.
     #[must_use]
     pub fn connections(&self) -> u32 {
-        self.readers.state().connections + self.writer.state().connections
+        let more = self.more_readers.get().map_or(0, |pool| pool.state().connections);
+        // A writer that is at work is open.
+        let writer = self.writer.try_lock().map_or(true, |writer| writer.is_some());
+        1 + more + u32::from(writer)
+    }
+
+    /// Counts the commits. What was read after this number was seen is still so while the number is the same:
+    /// every change of the file is made here.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::SeqCst)
     }
 
     #[must_use]
@@ -149,11 +181,39 @@ impl<K: Kind> Database<K> {
     }
 
     fn read_now<T>(&self, work: impl FnOnce(&Read<'_, K>) -> Result<T>) -> Result<T> {
-        let connection = self.readers.get()?;
-        // One transaction for all reads of the closure: they see one state, and the WAL's locks are
-        // taken once instead of at every statement.
-        let _snapshot = Snapshot::begin(&connection)?;
-        work(&Read::new(&connection, self.clock.now()))
+        self.with_reader(|connection| {
+            // One transaction for all reads of the closure: they see one state, and the WAL's locks are
+            // taken once instead of at every statement.
+            let _snapshot = Snapshot::begin(connection)?;
+            work(&Read::new(connection, self.clock.now()))
+        })
+    }
+
+    /// For a holder of a permit of the gate.
+    fn with_reader<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let first = locked(&self.reader).take();
+        let Some(connection) = first else {
+            let pool = self.more_readers.get_or_init(|| pool(&self.path, self.most_readers));
+            return work(&*pool.get()?);
+        };
+        let result = work(&connection);
+        // One that is still inside a transaction is no good any more; further ones take its place.
+        if connection.is_autocommit() {
+            *locked(&self.reader) = Some(connection);
+        }
+        result
+    }
+
+    /// For the holder of the permit of the gate, or while nobody else is there.
+    fn with_writer<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let mut place = locked(&self.writer);
+        let connection = match place.take().filter(Connection::is_autocommit) {
+            Some(connection) => connection,
+            None => open(&self.path, Mode::Write)?,
+        };
+        let result = work(&connection);
+        *place = Some(connection);
+        result
     }
 
     async fn turn_to_read(&self) -> Result<SemaphorePermit<'_>> {
@@ -221,9 +281,13 @@ fn checkpoint(connection: &Connection) {
     }
 }
 
-fn pool(path: &Path, mode: Mode, size: u32, first: Option<Connection>) -> Pool<Connections> {
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn pool(path: &Path, size: u32) -> Pool<Connections> {
     Pool::builder()
-        .max_size(size.max(1))
+        .max_size(size)
         .min_idle(Some(0))
         .test_on_check_out(false)
         // Without these there is no timer for an idle pool; eviction closes what is not used.
@@ -231,23 +295,18 @@ fn pool(path: &Path, mode: Mode, size: u32, first: Option<Connection>) -> Pool<C
         .max_lifetime(None)
         .connection_timeout(Duration::from_secs(3))
         .thread_pool(Arc::clone(&HELPERS))
-        .build_unchecked(Connections { path: path.to_owned(), mode, first: Mutex::new(first) })
+        .build_unchecked(Connections(path.to_owned()))
 }
 
-/// Makes the connections of a pool; the first is the one that was opened to check the file.
-struct Connections {
-    path: PathBuf,
-    mode: Mode,
-    first: Mutex<Option<Connection>>,
-}
+/// Makes the connections of a pool.
+struct Connections(PathBuf);
 
 impl ManageConnection for Connections {
     type Connection = Connection;
     type Error = Error;
 
     fn connect(&self) -> Result<Connection> {
-        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        first.map_or_else(|| open(&self.path, self.mode), Ok)
+        open(&self.0, Mode::Read)
     }
 
     fn is_valid(&self, _: &mut Connection) -> Result<()> {

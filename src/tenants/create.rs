@@ -32,9 +32,10 @@ impl Tenants {
             let (now, template) = (self.0.clock.now(), self.template()?);
             let value = build::<TenantDb, T>(&workshop.join("db.sqlite"), &template, now, |db| fill(db, &sealer))?;
             sync_directory(&workshop)?;
-            let shard = make_shard(&self.0.root, &place)?;
+            let changed = make_shard(&self.0.root, &place)?;
             fs::rename(&workshop, &place).map_err(|error| failed("cannot place", &place, error))?;
-            sync_directory(shard)?;
+            // All of them after the rename: a file system with a journal then writes it once.
+            changed.into_iter().try_for_each(sync_directory)?;
             Ok(value)
         })
     }
@@ -80,19 +81,17 @@ impl Tenants {
     }
 }
 
-/// Makes the directories above `place` and returns the nearest, new ones synced into their parents.
-fn make_shard<'a>(root: &Path, place: &'a Path) -> Result<&'a Path> {
+/// Makes the directories above `place`; returns those in which something appears, the nearest first.
+fn make_shard<'a>(root: &'a Path, place: &'a Path) -> Result<Vec<&'a Path>> {
     let shard = place.parent().unwrap_or(place);
-    if !shard.exists() {
-        let above = shard.parent().unwrap_or(root);
-        let is_new = !above.exists();
-        fs::create_dir_all(shard).map_err(|error| failed("cannot make", shard, error))?;
-        sync_directory(above)?;
-        if is_new {
-            sync_directory(root)?;
-        }
-    }
-    Ok(shard)
+    let above = shard.parent().unwrap_or(root);
+    let changed = match (shard.exists(), above.exists()) {
+        (true, _) => vec![shard],
+        (false, true) => vec![shard, above],
+        (false, false) => vec![shard, above, root],
+    };
+    fs::create_dir_all(shard).map_err(|error| failed("cannot make", shard, error))?;
+    Ok(changed)
 }
 
 fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {

@@ -10,7 +10,7 @@ mod open_files;
 mod path;
 mod tenant;
 
-pub use open_files::{Limits, Tenants};
+pub use open_files::{Limits, Occasion, Tenants};
 pub use tenant::Tenant;
 
 /// The schema of an organization's file, oldest step first.

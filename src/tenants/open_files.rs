@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lru::LruCache;
 use moka::sync::Cache;
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout};
+use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
 
 use super::tenant::{Open, Tenant};
 use super::{MIGRATIONS, path};
@@ -23,8 +23,13 @@ use crate::sqlite::{Database, Opening, TenantDb};
 const BYTES_PER_CONNECTION: u64 = 300 << 10;
 /// How long a broken file is not tried again.
 const FAULT_FOR: Duration = Duration::from_secs(5);
-/// How long a request waits for a place while every file that may be open is in use.
+/// How long a request waits for its file to be opened: for a place while every file that may be open is in
+/// use, for its turn, and for others who open the same one.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often whoever is first in the queue looks for a file that nobody uses.
+const LOOK: Duration = Duration::from_millis(2);
+/// How many looks the newcomers of one file are held up for, so that it falls idle; at first.
+const LOOKS: u32 = 20;
 
 /// How many files may be open at once: the smallest of the three bounds counts.
 #[derive(Debug, Clone, Copy)]
@@ -69,14 +74,37 @@ pub(super) struct Inner {
     /// One for each file that may be open. A file takes its place before it is opened and gives it back
     /// when it is closed, so that the bound holds whatever happens in between.
     places: Arc<Semaphore>,
-    files: Mutex<LruCache<OrganizationId, Arc<OnceCell<Tenant>>>>,
+    /// Held by whoever looks for a place: first come, first served.
+    turn: Semaphore,
+    files: Mutex<Files>,
+    /// Told whenever the newcomers of a file are not held up any more.
+    let_go: Notify,
     opening: Semaphore,
     faults: Faults,
     attention: Attention,
 }
 
-/// Whoever looks after what waits inside a file.
-pub(super) type Attention = Arc<dyn Fn(&Tenant) + Send + Sync>;
+type Slot = Arc<OnceCell<Tenant>>;
+
+/// What is open or about to be.
+struct Files {
+    slots: LruCache<OrganizationId, Slot>,
+    /// The one whose newcomers wait, so that it falls idle although requests for it never stop.
+    held_up: Option<OrganizationId>,
+}
+
+/// Whoever looks after what waits inside a file. It is told the name and not given the file: what is still
+/// to be looked after must not keep files open.
+pub(super) type Attention = Arc<dyn Fn(OrganizationId, Occasion) + Send + Sync>;
+
+/// Why a file calls for attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Occasion {
+    /// It was opened: something may have waited in it.
+    Opened,
+    /// Something was put into it that must not wait until it is opened the next time.
+    Asked,
+}
 
 /// Why files could not be used, for a few seconds each.
 #[derive(Clone)]
@@ -105,7 +133,7 @@ impl Tenants {
         keyring: Keyring,
         limits: Limits,
         clock: Clock,
-        attention: impl Fn(&Tenant) + Send + Sync + 'static,
+        attention: impl Fn(OrganizationId, Occasion) + Send + Sync + 'static,
     ) -> Result<Self> {
         let inner = Inner {
             root: root.to_owned(),
@@ -116,7 +144,9 @@ impl Tenants {
             capacity: limits.capacity(),
             places: Arc::new(Semaphore::new(limits.capacity())),
             // Our own bound looks at what is in use, which the cache cannot know.
-            files: Mutex::new(LruCache::unbounded()),
+            files: Mutex::new(Files { slots: LruCache::unbounded(), held_up: None }),
+            turn: Semaphore::new(1),
+            let_go: Notify::new(),
             opening: Semaphore::new(limits.opening.max(1)),
             faults: Faults(Cache::builder().max_capacity(10_000).time_to_live(FAULT_FOR).build()),
             attention: Arc::new(attention),
@@ -129,36 +159,65 @@ impl Tenants {
     /// The organization that the route leads to, its file opened if it is not.
     pub async fn open(&self, route: &TenantRoute) -> Result<Tenant> {
         let id = route.organization();
-        let (slot, faulty) = {
-            let mut files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
-            let faulty = match files.get(&id).and_then(|slot| slot.get()) {
-                Some(tenant) if !tenant.is_faulty() => return Ok(tenant.clone()),
-                // Whoever works with it may end that; the next one gets the file as it is then.
-                Some(_) => files.pop(&id),
-                None => None,
-            };
-            (Arc::clone(files.get_or_insert(id, || Arc::new(OnceCell::new()))), faulty)
+        let ready = {
+            let mut files = self.files();
+            let held_up = files.held_up == Some(id);
+            let slot = if held_up { None } else { files.slots.get(&id) };
+            slot.and_then(|slot| slot.get()).filter(|tenant| !tenant.is_faulty()).cloned()
         };
-        if faulty.is_some() {
-            tokio::task::block_in_place(|| drop(faulty));
+        match ready {
+            Some(tenant) => Ok(tenant),
+            None => timeout(PATIENCE, self.wait_for(id)).await.unwrap_or_else(|_| Err(all_in_use())),
         }
+    }
+
+    /// The file if it is open: for work that is not worth opening it, and is no use of it either.
+    #[must_use]
+    pub fn if_open(&self, id: OrganizationId) -> Option<Tenant> {
+        let files = self.files();
+        files.slots.peek(&id).and_then(|slot| slot.get()).filter(|tenant| !tenant.is_faulty()).cloned()
+    }
+
+    async fn wait_for(&self, id: OrganizationId) -> Result<Tenant> {
+        let waiting = loop {
+            // Made before the look: what is told in between is not missed.
+            let let_go = self.0.let_go.notified();
+            match self.slot(id) {
+                Some(waiting) => break waiting,
+                None => let_go.await,
+            }
+        };
         if let Some(refusal) = self.0.faults.refusal(id) {
-            self.forget(id);
             return Err(refusal);
         }
         // One request opens; the others that want the same file wait for it here.
-        match slot.get_or_try_init(|| self.open_file(id)).await {
+        match waiting.slot.get_or_try_init(|| self.open_file(id)).await {
             Ok(tenant) => Ok(tenant.clone()),
+            Err(error) if error.is(&codes::ORGANIZATION_BUSY) => Err(error),
             Err(error) => {
-                self.forget(id);
-                if error.is(&codes::ORGANIZATION_BUSY) {
-                    return Err(error);
-                }
                 // Whatever else keeps a file from being opened is a fault of that file.
                 self.0.faults.record(id, &error);
                 Err(self.0.faults.refusal(id).unwrap_or(error))
             }
         }
+    }
+
+    /// The file's slot, made if there is none; nothing while its newcomers are held up.
+    fn slot(&self, id: OrganizationId) -> Option<Waiting<'_>> {
+        let (slot, faulty) = {
+            let mut files = self.files();
+            if files.held_up == Some(id) {
+                return None;
+            }
+            let is_faulty = files.slots.peek(&id).and_then(|slot| slot.get()).is_some_and(Tenant::is_faulty);
+            // Whoever works with it may end that; the next one gets the file as it is then.
+            let faulty = if is_faulty { files.slots.pop(&id) } else { None };
+            (Arc::clone(files.slots.get_or_insert(id, Slot::default)), faulty)
+        };
+        if faulty.is_some() {
+            tokio::task::block_in_place(|| drop(faulty));
+        }
+        Some(Waiting { tenants: self, id, slot })
     }
 
     /// Why an organization's file could not be used a moment ago, for the operator.
@@ -175,8 +234,7 @@ impl Tenants {
 
     /// Closes every file, folding what is in the WALs back. Blocking; at shutdown.
     pub fn close_all(&self) {
-        let all =
-            std::mem::replace(&mut *self.0.files.lock().unwrap_or_else(PoisonError::into_inner), LruCache::unbounded());
+        let all = std::mem::replace(&mut self.files().slots, LruCache::unbounded());
         for (_, slot) in all {
             if let Some(tenant) = slot.get() {
                 tenant.0.database.settle();
@@ -185,8 +243,9 @@ impl Tenants {
     }
 
     async fn open_file(&self, id: OrganizationId) -> Result<Tenant> {
-        let _permit = self.0.opening.acquire().await.map_err(|_| all_in_use())?;
+        // The place first: whoever waits for one keeps nobody from opening who has one.
         let place = self.make_room().await?;
+        let _permit = self.0.opening.acquire().await.map_err(|_| all_in_use())?;
         let key = self.0.keyring.get(id).await?;
         let tenant = tokio::task::block_in_place(|| -> Result<Tenant> {
             let file = path::file(&self.0.root, id);
@@ -196,6 +255,7 @@ impl Tenants {
                 readers: self.0.limits.readers,
                 clock: self.0.clock.clone(),
             })?;
+            check_stamp(&database, id)?;
             Ok(Tenant(Arc::new(Open {
                 id,
                 database,
@@ -204,64 +264,111 @@ impl Tenants {
                 attention: Arc::clone(&self.0.attention),
                 memory: Mutex::new(HashMap::new()),
                 faulty: AtomicBool::new(false),
-                _place: place,
+                place,
             })))
         })?;
-        let stamp = tenant.0.database.read(|db| db.one("SELECT id FROM organization", [], |row| row.get(0))).await?;
-        if stamp != Some(id) {
-            let stamp = stamp.map_or_else(|| "none".to_owned(), |other: OrganizationId| other.to_string());
-            return Err(Error::new(&codes::ORGANIZATION_UNAVAILABLE)
-                .because(format!("the file at the place of {id} belongs to {stamp}")));
-        }
         metrics::counter!("bulkhead_organization_opens_total").increment(1);
-        (self.0.attention)(&tenant);
+        (self.0.attention)(id, Occasion::Opened);
         Ok(tenant)
     }
 
     /// A place for one more file, made by closing what nobody uses if there is none.
     async fn make_room(&self) -> Result<OwnedSemaphorePermit> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            if let Ok(place) = Arc::clone(&self.0.places).try_acquire_owned() {
-                return Ok(place);
+        // Whoever came first gets the next place: nobody else takes one, or looks for one.
+        let turn = self.0.turn.acquire().await.map_err(|_| all_in_use())?;
+        let hold_up = HoldUp(self);
+        for round in 0_u32.. {
+            // Longer every few rounds, until it is long enough for whatever the requests do.
+            for _ in 0..LOOKS << (round / 8).min(5) {
+                if let Ok(place) = Arc::clone(&self.0.places).try_acquire_owned() {
+                    return Ok(place);
+                }
+                if let Some(idle) = self.take_idle() {
+                    // The next one may look for another meanwhile.
+                    drop((hold_up, turn));
+                    metrics::counter!("bulkhead_organization_evictions_total").increment(1);
+                    // Its place comes with it: given back first, somebody else could take it.
+                    return Ok(tokio::task::block_in_place(|| idle.close()));
+                }
+                sleep(LOOK).await;
             }
-            if self.evict_one() {
-                continue;
-            }
-            // All are in use. A place comes free when one is closed, or one can be closed when a request ends.
-            let place = Arc::clone(&self.0.places).acquire_owned();
-            if let Ok(Ok(place)) = timeout(Duration::from_millis(5), place).await {
-                return Ok(place);
-            }
-            if Instant::now() >= deadline {
-                return Err(all_in_use());
-            }
+            self.hold_up_next();
+        }
+        Err(all_in_use())
+    }
+
+    /// Takes out the least recently used file that nobody uses.
+    fn take_idle(&self) -> Option<Open> {
+        let mut files = self.files();
+        // The map holds one reference to the slot, and the slot one to the file: a further one is a
+        // request at work, or about to be.
+        let idle = |slot: &Slot| {
+            Arc::strong_count(slot) == 1 && slot.get().is_some_and(|tenant| Arc::strong_count(&tenant.0) == 1)
+        };
+        let id = files.slots.iter().rev().find_map(|(id, slot)| idle(slot).then_some(*id))?;
+        let tenant = Arc::into_inner(files.slots.pop(&id)?)?.into_inner()?;
+        Arc::into_inner(tenant.0)
+    }
+
+    /// Every file is in use, one request for it after the other without a gap. The newcomers of one wait a
+    /// moment so that it falls idle; where something takes longer than that, those of the next one.
+    fn hold_up_next(&self) {
+        let mut files = self.files();
+        let open = || files.slots.iter().rev().filter(|(_, slot)| slot.initialized()).map(|(id, _)| *id);
+        let after = files.held_up.and_then(|last| open().skip_while(|&id| id != last).nth(1));
+        let next = after.or_else(|| open().next());
+        files.held_up = next;
+        drop(files);
+        self.0.let_go.notify_waiters();
+    }
+
+    fn files(&self) -> MutexGuard<'_, Files> {
+        self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Refuses a file that came to the wrong place.
+fn check_stamp(database: &Database<TenantDb>, id: OrganizationId) -> Result<()> {
+    let stamp = database.first_read(|db| db.one("SELECT id FROM organization", [], |row| row.get(0)))?;
+    if stamp == Some(id) {
+        return Ok(());
+    }
+    let stamp = stamp.map_or_else(|| "none".to_owned(), |other: OrganizationId| other.to_string());
+    Err(Error::new(&codes::ORGANIZATION_UNAVAILABLE)
+        .because(format!("the file at the place of {id} belongs to {stamp}")))
+}
+
+/// Somebody who waits for a file, or opens it.
+struct Waiting<'a> {
+    tenants: &'a Tenants,
+    id: OrganizationId,
+    slot: Slot,
+}
+
+impl Drop for Waiting<'_> {
+    /// Takes out a slot that stayed empty because opening failed or was given up; the last one who waits for
+    /// it does, or others would open the same file a second time.
+    fn drop(&mut self) {
+        if self.slot.initialized() {
+            return;
+        }
+        let mut files = self.tenants.files();
+        let slot = std::mem::take(&mut self.slot);
+        let is_current = files.slots.peek(&self.id).is_some_and(|current| Arc::ptr_eq(current, &slot));
+        if is_current && Arc::strong_count(&slot) == 2 {
+            files.slots.pop(&self.id);
         }
     }
+}
 
-    /// Closes the least recently used file that nobody uses; says whether there was one.
-    fn evict_one(&self) -> bool {
-        let evicted = {
-            let mut files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
-            // The map holds one reference to the slot, and the slot one to the file: a further one is a
-            // request at work, or about to be.
-            let idle = |slot: &Arc<OnceCell<Tenant>>| {
-                Arc::strong_count(slot) == 1 && slot.get().is_some_and(|tenant| Arc::strong_count(&tenant.0) == 1)
-            };
-            let found = files.iter().rev().find_map(|(id, slot)| idle(slot).then_some(*id));
-            found.and_then(|id| files.pop(&id))
-        };
-        let Some(slot) = evicted else { return false };
-        metrics::counter!("bulkhead_organization_evictions_total").increment(1);
-        tokio::task::block_in_place(|| drop(slot));
-        true
-    }
+/// Ends with the search for a place.
+struct HoldUp<'a>(&'a Tenants);
 
-    /// Takes a slot out whose file could not be opened.
-    pub(super) fn forget(&self, id: OrganizationId) {
-        let mut files = self.0.files.lock().unwrap_or_else(PoisonError::into_inner);
-        if files.peek(&id).is_some_and(|slot| slot.get().is_none()) {
-            files.pop(&id);
+impl Drop for HoldUp<'_> {
+    fn drop(&mut self) {
+        let held_up = self.0.files().held_up.take();
+        if held_up.is_some() {
+            self.0.0.let_go.notify_waiters();
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::base::{Clock, OrganizationId, Result};
 use crate::crypto::Sealer;
 use crate::sqlite::{Database, Read, TenantDb, Write, is_damage};
 
-use super::open_files::{Attention, Faults};
+use super::open_files::{Attention, Faults, Occasion};
 
 /// A handle to one organization's file. There is no public constructor; while a clone of it exists,
 /// the file stays open.
@@ -30,7 +30,16 @@ pub(super) struct Open {
     /// Damage was met: nobody else gets this handle.
     pub faulty: AtomicBool,
     /// Given back when everything above is closed.
-    pub _place: OwnedSemaphorePermit,
+    pub place: OwnedSemaphorePermit,
+}
+
+impl Open {
+    /// Closes the file; what is left of it is its place. Blocking.
+    pub fn close(self) -> OwnedSemaphorePermit {
+        let Self { database, place, .. } = self;
+        drop(database);
+        place
+    }
 }
 
 impl Tenant {
@@ -52,6 +61,12 @@ impl Tenant {
     /// One durable transaction: on disk when this returns `Ok`, undone on `Err`.
     pub async fn write<T>(&self, work: impl FnOnce(&Write<'_, TenantDb>) -> Result<T>) -> Result<T> {
         self.watched(self.0.database.write(work).await)
+    }
+
+    /// Counts the writes. What was read after this number was seen is still so while the number is the same.
+    #[must_use]
+    pub fn commits(&self) -> u64 {
+        self.0.database.commits()
     }
 
     /// Seals this organization's secrets; another organization's sealer cannot open them.
@@ -92,7 +107,7 @@ impl Tenant {
 
     /// Something in the outbox waits for delivery; call it after the commit that put it there.
     pub fn call_attention(&self) {
-        (self.0.attention)(self);
+        (self.0.attention)(self.0.id, Occasion::Asked);
     }
 
     pub(super) fn is_faulty(&self) -> bool {

@@ -1,9 +1,10 @@
 //! The audit log: what is in it, and that nobody can change it unnoticed.
 
+use bulkhead::base::time::length;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::world::{Answer, PASSWORD, World, host_of};
+use crate::world::{Answer, PASSWORD, Registered, Tokens, World, host_of};
 
 const AGENT: &str = "ada-browser/1.0";
 
@@ -125,6 +126,82 @@ async fn the_acts_of_people_and_of_keys_are_in_their_organizations_log_alone() {
     assert_eq!(event_of(&events, &by_key, "member.updated")["actor"]["type"], "api_key");
     // The operator has made one key in between, and nothing else is of interest to operators.
     assert_eq!(operators_log(&world).await.len(), before + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_applications_are_refused_is_in_the_organizations_log() {
+    let world = World::new().await;
+    for slug in ["acme", "globex"] {
+        world.organization(slug).await;
+        world.member(slug, &format!("ada@{slug}.test")).await;
+    }
+    let (app, other, host) = (world.application().await, world.application().await, host_of("acme"));
+    let mut browser = world.signed_in("acme", "ada@acme.test").await;
+    let mut elsewhere = world.signed_in("globex", "ada@globex.test").await;
+    let foreign = app.code(&mut elsewhere).await;
+    let impostor = Registered { id: app.id.clone(), secret: "bh_cs_wrong".to_owned() };
+    let nobody = Registered { id: format!("{}x", app.id), secret: app.secret.clone() };
+
+    let check = async |refused: Answer, action: &str, reason: &str| {
+        let events = world.events("acme").await;
+        let event = event_of(&events, &refused, action);
+        let told = (&event["outcome"], event["metadata"]["reason"].as_str().unwrap_or(""));
+        assert_eq!(told, (&json!("failure"), reason), "{event}");
+        event.clone()
+    };
+    let code = app.code(&mut browser).await;
+    let refused = world.redeem(&host, &impostor, &code).await.expect(401);
+    let event = check(refused, "application.authentication_failed", "").await;
+    assert_eq!((&event["actor"]["type"], &event["targets"][0]["id"]), (&json!("anonymous"), &json!(app.id)), "{event}");
+    for path in ["/oauth2/introspect", "/oauth2/revoke"] {
+        let refused = world.as_application(&host, path, &impostor, &[("token", "x")]).await.expect(401);
+        check(refused, "application.authentication_failed", "").await;
+    }
+    let refused = world.redeem(&host, &other, &code).await.expect(400);
+    let event = check(refused, "grant.redeemed", "other_application").await;
+    assert_eq!((&event["actor"]["type"], &event["actor"]["id"]), (&json!("application"), &json!(other.id)), "{event}");
+    check(world.redeem(&host, &app, &foreign).await.expect(400), "grant.redeemed", "unknown").await;
+    check(world.redeem(&host, &app, "rubbish").await.expect(400), "grant.redeemed", "unknown").await;
+    let tokens = Tokens::of(&world.redeem(&host, &app, &code).await.expect(200));
+    let again = world.redeem(&host, &app, &code).await.expect(400);
+    assert_eq!(event_of(&world.events("acme").await, &again, "grant.revoked")["metadata"]["reason"], "code_reused");
+    check(again, "grant.redeemed", "reused").await;
+    check(world.refresh(&host, &app, &tokens.refresh).await.expect(400), "grant.refreshed", "ended").await;
+    check(world.refresh(&host, &app, "rubbish").await.expect(400), "grant.refreshed", "unknown").await;
+    let late = app.code(&mut browser).await;
+    world.clock.advance(length::minutes(1));
+    check(world.redeem(&host, &app, &late).await.expect(400), "grant.redeemed", "expired").await;
+
+    // A name that nobody has could be anything, and the other organization hears of none of it.
+    let before = [world.events("acme").await.len(), world.events("globex").await.len()];
+    world.redeem(&host, &nobody, &late).await.expect(401);
+    assert_eq!([world.events("acme").await.len(), world.events("globex").await.len()], before);
+    let theirs = world.events("globex").await;
+    assert!(theirs.iter().all(|event| event["outcome"] == "success"), "{theirs:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_refusals_does_not_fill_the_log() {
+    let world = World::new().await;
+    world.organization("acme").await;
+    let app = world.application().await;
+    let impostor = Registered { id: app.id, secret: "bh_cs_wrong".to_owned() };
+    let failures = async || {
+        let events = world.events("acme").await;
+        events
+            .iter()
+            .filter(|event| event["action"] == "application.authentication_failed")
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    for _ in 0..50 {
+        world.refresh(&host_of("acme"), &impostor, "rubbish").await.expect(401);
+    }
+    assert_eq!(failures().await.len(), 30);
+    world.clock.advance(length::minutes(1));
+    world.refresh(&host_of("acme"), &impostor, "rubbish").await.expect(401);
+    let failures = failures().await;
+    assert_eq!((failures.len(), &failures[0]["metadata"]["not_recorded"]), (31, &json!(20)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use bulkhead::base::time::length;
 
+use crate::post_office::{Manner, PostOffice};
 use crate::world::{Answer, Browser, HOST, PASSWORD, World, host_of};
 
 /// Asks for a code and types it.
@@ -62,6 +63,45 @@ async fn a_hand_over_is_good_for_a_minute_and_moves_nobody() {
     browser.submit_form(&page, &[]).await.expect_redirect("/sign-in");
     browser.follow(&relay).await.expect_redirect("/sign-in");
     browser.get("/relay?token=forged").await.expect_redirect("/sign-in");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_code_that_could_not_be_sent_is_told_and_can_be_asked_for_again() {
+    const ZOE: &str = "zoe@initech.test";
+    let office = PostOffice::open(Manner::Refuses("550 5.1.1 no such mailbox"));
+    let settings = office.settings();
+    let settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let world = World::with(&settings).await;
+    let mut browser = world.visitor();
+    let page = browser.get("/sign-up").await.expect(200);
+    for answer in ["550 5.1.1 no such mailbox", "451 4.3.0 come back later"] {
+        office.behave(Manner::Refuses(answer));
+        let told = browser.submit_form(&page, &[("email", ZOE)]).await.expect(503);
+        assert!(told.mentions("could not send a code") && told.mentions(ZOE), "{told:?}");
+        // What the mail server said is between it and us.
+        assert!(!told.mentions("mailbox") && !told.mentions("451") && !told.mentions("wrong on our side"), "{told:?}");
+    }
+    office.behave(Manner::Takes(std::time::Duration::ZERO));
+    let page = browser.get("/sign-up").await.expect(200);
+    let sent = browser.submit_form(&page, &[("email", ZOE)]).await.expect_redirect("/sign-up/code");
+    let page = browser.follow(&sent).await.expect(200);
+    let code = office.code_for(ZOE).unwrap();
+    browser.submit_form(&page, &[("code", &code)]).await.expect_redirect("/sign-up/organization");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mail_server_that_is_not_there_is_no_fault_of_the_page() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let office = PostOffice::open(Manner::Silent);
+    let settings = office.settings();
+    let mut settings: Vec<_> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    settings.push(("BULKHEAD_MAIL_SMTP_PORT", nobody.as_str()));
+    let world = World::with(&settings).await;
+    let mut browser = world.visitor();
+    let page = browser.get("/sign-up").await.expect(200);
+    let told = browser.submit_form(&page, &[("email", "zoe@initech.test")]).await.expect(503);
+    assert!(told.mentions("could not send a code"), "{told:?}");
+    assert!(browser.cookie("bh_sign_up").is_none(), "a ticket for a code that was never sent");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -82,6 +82,7 @@ async fn change_password(
             let page = draw(&tenant, &place, csrf, form, &signed_in).await?;
             Ok(reply::page_with_status(422, &page))
         }
+        Err(error) if error.is(&codes::UNAUTHENTICATED) => Ok(reply::see_other(&place.path("/sign-in"))),
         Err(error) => Err(error.into()),
     }
 }

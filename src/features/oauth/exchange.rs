@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::claims::{ACCESS_TOKEN, AccessClaims, ID_TOKEN, IdClaims, Speaker};
+use super::refused::{Refused, Why};
 use super::{
     Grant, Issuer, Parameters, RefreshToken, Refusal, Revocation, Scope, Scopes, act_on, revoke, store, usable,
 };
@@ -31,7 +32,17 @@ impl Party<'_> {
     /// Whether a grant was given to this application by this issuer.
     #[must_use]
     pub fn holds(&self, grant: &Grant) -> bool {
-        grant.application_id == self.application.id && grant.issuer == self.issuer
+        self.stranger_to(grant).is_none()
+    }
+
+    fn stranger_to(&self, grant: &Grant) -> Option<Why> {
+        if grant.application_id != self.application.id {
+            Some(Why::OtherApplication)
+        } else if grant.issuer != self.issuer {
+            Some(Why::OtherIssuer)
+        } else {
+            None
+        }
     }
 }
 
@@ -72,8 +83,20 @@ pub enum Exchange {
     Granted(Box<Granted>),
     /// More was asked for than was granted.
     ScopeExceeded,
-    /// One answer for everything else that can be wrong with a code or a refresh token.
-    Refused,
+    /// One answer for everything else that can be wrong with a code or a refresh token; why is for the log.
+    Refused(Refused),
+}
+
+impl Exchange {
+    /// Of what cannot even be looked up.
+    #[must_use]
+    pub const fn unknown() -> Self {
+        Self::Refused(Refused::unknown())
+    }
+
+    fn refused(grant: Grant, why: Why) -> Self {
+        Self::Refused(Refused::of(grant, why))
+    }
 }
 
 /// What tokens are to be made of.
@@ -98,22 +121,25 @@ pub fn redeem(
     verifier: &str,
     by: &By,
 ) -> Result<Exchange> {
-    let grant = store::by_code(db, &hash::credential_hash(code))?.filter(|grant| party.holds(grant));
-    let Some(grant) = grant else { return Ok(Exchange::Refused) };
+    let Some(grant) = store::by_code(db, &hash::credential_hash(code))? else {
+        return Ok(Exchange::unknown());
+    };
+    if let Some(why) = party.stranger_to(&grant) {
+        return Ok(Exchange::refused(grant, why));
+    }
     if grant.code_used_at.is_some() {
         revoke(db, &grant, Revocation::CodeReused, by)?;
-        return Ok(Exchange::Refused);
+        return Ok(Exchange::refused(grant, Why::Reused));
     }
     if db.now() >= grant.code_expires_at {
-        return Ok(Exchange::Refused);
+        return Ok(Exchange::refused(grant, Why::Expired));
     }
     if grant.redirect_uri != redirect_uri || !is_verifier_of(verifier, &grant.code_challenge) {
-        audit::record(db, by, act_on(Act::failed("grant.redeemed"), &grant).with("reason", "proof_mismatch"))?;
-        return Ok(Exchange::Refused);
+        return Ok(Exchange::refused(grant, Why::ProofMismatch));
     }
-    let Some(signed_in) = usable(db, &grant)? else { return Ok(Exchange::Refused) };
+    let Some(signed_in) = usable(db, &grant)? else { return Ok(Exchange::refused(grant, Why::Ended)) };
     if !store::use_code(db, grant.id)? {
-        return Ok(Exchange::Refused);
+        return Ok(Exchange::refused(grant, Why::Reused));
     }
     audit::record(db, by, act_on(Act::new("grant.redeemed"), &grant))?;
     let refresh_token = match grant.scopes.has(Scope::OfflineAccess) {
@@ -141,17 +167,20 @@ pub fn refresh(
     by: &By,
 ) -> Result<Exchange> {
     let token_hash = hash::credential_hash(token);
-    let Some(row) = store::refresh_token(db, &token_hash)? else { return Ok(Exchange::Refused) };
-    let grant = store::get(db, row.grant_id)?.filter(|grant| party.holds(grant));
-    let Some(grant) = grant else { return Ok(Exchange::Refused) };
+    let row = store::refresh_token(db, &token_hash)?;
+    let grant = row.as_ref().map(|row| store::get(db, row.grant_id)).transpose()?.flatten();
+    let (Some(row), Some(grant)) = (row, grant) else { return Ok(Exchange::unknown()) };
+    if let Some(why) = party.stranger_to(&grant) {
+        return Ok(Exchange::refused(grant, why));
+    }
     if row.used_at.is_some() {
         revoke(db, &grant, Revocation::RefreshTokenReused, by)?;
-        return Ok(Exchange::Refused);
+        return Ok(Exchange::refused(grant, Why::Reused));
     }
     if db.now() >= row.expires_at {
-        return Ok(Exchange::Refused);
+        return Ok(Exchange::refused(grant, Why::Expired));
     }
-    let Some(mut signed_in) = usable(db, &grant)? else { return Ok(Exchange::Refused) };
+    let Some(mut signed_in) = usable(db, &grant)? else { return Ok(Exchange::refused(grant, Why::Ended)) };
     let scopes = match scope {
         None => grant.scopes.clone(),
         Some(asked) => match grant.scopes.narrowed(asked) {
@@ -160,7 +189,7 @@ pub fn refresh(
         },
     };
     if !store::use_refresh_token(db, &token_hash)? {
-        return Ok(Exchange::Refused);
+        return Ok(Exchange::refused(grant, Why::Reused));
     }
     if session::is_due(&signed_in.session, db.now()) {
         signed_in.session = session::touch(db, &signed_in.session, rules)?;

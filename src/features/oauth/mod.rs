@@ -11,6 +11,7 @@ mod claims;
 mod exchange;
 pub mod http;
 mod logout;
+mod refused;
 mod request;
 mod scope;
 mod store;
@@ -20,6 +21,7 @@ mod tests;
 pub use claims::{AccessClaims, IdHint, Introspection, Speaker, UserInfo, read_access_token, read_id_token_hint};
 pub use exchange::{Exchange, Granted, Party, TokenRequest, Tokens, redeem, refresh};
 pub use logout::SignOutRequest;
+pub use refused::{Refused, Why, impostor, note};
 pub use request::{AuthorizationRequest, Parameters, Refusal, Step, Trusted, answer, asked_for, trust};
 pub use scope::{Scope, Scopes};
 

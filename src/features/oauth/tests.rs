@@ -182,7 +182,7 @@ async fn open_tenant(folder: &std::path::Path, clock: &Clock) -> Tenant {
     let keyring = Keyring::open(folder, MasterKey::generate(), clock.clone()).unwrap();
     let catalog = Catalog::open(folder, &DataKey::generate(), clock.clone()).unwrap();
     let limits = Limits { open: 2, bytes: 1 << 30, descriptors: 100, opening: 1, readers: 2 };
-    let tenants = Tenants::new(folder, keyring, limits, clock.clone(), |_| {}).unwrap();
+    let tenants = Tenants::new(folder, keyring, limits, clock.clone(), |_, _| {}).unwrap();
     let (id, slug) = (organization(), Slug::parse("acme").unwrap());
     let entry = NewEntry { id, slug: slug.clone(), external_id: None::<ExternalId>, schema_version: 1, founder: None };
     let claim = catalog.write(|db| organizations::claim(db, &entry)).await.unwrap();
@@ -218,6 +218,13 @@ fn granted(exchange: Exchange) -> Box<Granted> {
     }
 }
 
+fn refused(exchange: Exchange) -> Why {
+    match exchange {
+        Exchange::Refused(refused) => refused.why,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
 fn claims(granted: &Granted) -> AccessClaims {
     AccessClaims::new(&speaker(&Slug::parse("acme").unwrap()), granted, Duration::from_secs(300))
 }
@@ -229,10 +236,10 @@ async fn a_code_used_twice_takes_back_what_it_gave() {
     let first = granted(scene.redeem(&code).await);
     assert_eq!(first.scopes.to_string(), "openid email offline_access");
     assert!(scene.is_live(&claims(&first)).await);
-    assert!(matches!(scene.redeem(&code).await, Exchange::Refused));
+    assert!(matches!(scene.redeem(&code).await, Exchange::Refused(_)));
     assert!(!scene.is_live(&claims(&first)).await);
     let token = first.refresh_token.unwrap();
-    assert!(matches!(scene.refresh_as(1, &token, None).await, Exchange::Refused));
+    assert!(matches!(scene.refresh_as(1, &token, None).await, Exchange::Refused(_)));
     assert!(scene.actions().await.contains(&"grant.revoked success".to_owned()));
 }
 
@@ -240,28 +247,32 @@ async fn a_code_used_twice_takes_back_what_it_gave() {
 async fn a_code_is_for_its_application_issuer_proof_and_minute() {
     let scene = Scene::new().await;
     let code = scene.code().await;
-    assert!(matches!(scene.redeem_as(2, Issuer::Organization, &code, VERIFIER).await, Exchange::Refused));
-    assert!(matches!(scene.redeem_as(1, Issuer::Deployment, &code, VERIFIER).await, Exchange::Refused));
-    assert!(matches!(scene.redeem_as(1, Issuer::Organization, &code, &"v".repeat(43)).await, Exchange::Refused));
-    assert!(scene.actions().await.contains(&"grant.redeemed failure".to_owned()));
+    let other_verifier = "v".repeat(43);
+    for (client, issuer, verifier, why) in [
+        (2, Issuer::Organization, VERIFIER, Why::OtherApplication),
+        (1, Issuer::Deployment, VERIFIER, Why::OtherIssuer),
+        (1, Issuer::Organization, &*other_verifier, Why::ProofMismatch),
+    ] {
+        assert_eq!(refused(scene.redeem_as(client, issuer, &code, verifier).await), why);
+    }
     granted(scene.redeem(&code).await);
     let late = scene.code().await;
     scene.clock.advance(Duration::from_secs(60));
-    assert!(matches!(scene.redeem(&late).await, Exchange::Refused));
+    assert_eq!(refused(scene.redeem(&late).await), Why::Expired);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refresh_token_used_twice_ends_the_family() {
     let scene = Scene::new().await;
     let first = granted(scene.redeem(&scene.code().await).await).refresh_token.unwrap();
-    assert!(matches!(scene.refresh_as(2, &first, None).await, Exchange::Refused));
+    assert!(matches!(scene.refresh_as(2, &first, None).await, Exchange::Refused(_)));
     assert!(matches!(scene.refresh_as(1, &first, Some("openid profile")).await, Exchange::ScopeExceeded));
     let second = granted(scene.refresh_as(1, &first, Some("openid")).await);
     assert_eq!((second.scopes.to_string().as_str(), &second.nonce), ("openid", &None));
     let third = granted(scene.refresh_as(1, second.refresh_token.as_ref().unwrap(), None).await);
     assert_eq!(third.scopes.to_string(), "openid email offline_access");
-    assert!(matches!(scene.refresh_as(1, &first, None).await, Exchange::Refused));
-    assert!(matches!(scene.refresh_as(1, third.refresh_token.as_ref().unwrap(), None).await, Exchange::Refused));
+    assert!(matches!(scene.refresh_as(1, &first, None).await, Exchange::Refused(_)));
+    assert!(matches!(scene.refresh_as(1, third.refresh_token.as_ref().unwrap(), None).await, Exchange::Refused(_)));
     assert!(!scene.is_live(&claims(&third)).await);
 }
 
@@ -273,7 +284,7 @@ async fn nothing_outlives_the_session_or_the_member() {
     let end = |db: &Write<'_, TenantDb>| session::end(db, scene.session, End::SignedOut, &By::system());
     scene.tenant.write(end).await.unwrap();
     assert!(!scene.is_live(&claims).await);
-    assert!(matches!(scene.refresh_as(1, &token, None).await, Exchange::Refused));
+    assert!(matches!(scene.refresh_as(1, &token, None).await, Exchange::Refused(_)));
 
     let scene = Scene::new().await;
     let (code, unused) = (scene.code().await, scene.code().await);
@@ -285,7 +296,7 @@ async fn nothing_outlives_the_session_or_the_member() {
     };
     scene.tenant.write(deactivate).await.unwrap();
     assert!(!scene.is_live(&claims).await);
-    assert!(matches!(scene.redeem(&unused).await, Exchange::Refused));
+    assert!(matches!(scene.redeem(&unused).await, Exchange::Refused(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,7 +308,7 @@ async fn a_refresh_is_a_sign_of_life() {
         token = granted(scene.refresh_as(1, &token, None).await).refresh_token.unwrap();
     }
     scene.clock.advance(Duration::from_secs(200_000));
-    assert!(matches!(scene.refresh_as(1, &token, None).await, Exchange::Refused));
+    assert!(matches!(scene.refresh_as(1, &token, None).await, Exchange::Refused(_)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

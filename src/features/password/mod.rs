@@ -162,6 +162,10 @@ pub async fn change(
             if now_stored != member.password_hash {
                 return Err(incorrect("The password was changed in the meantime."));
             }
+            // Somebody may have ended it while the hashes were made, to stop just this.
+            if session::find_by_id(db, signed_in.session.id)?.is_none() {
+                return Err(Error::new(&codes::UNAUTHENTICATED));
+            }
             member::set_password(db, member.id, &hash)?;
             session::end_all_of(db, member.id, Some(signed_in.session.id), End::PasswordChanged, by)?;
             let act = Act::new("member.password_changed").on(Target::new("member", member.id));

@@ -8,6 +8,10 @@ pub mod api;
 pub mod http;
 mod store;
 
+use std::num::NonZero;
+use std::sync::{Mutex, PoisonError};
+
+use lru::LruCache;
 use serde::Serialize;
 
 pub use store::{get, list, list_of_member};
@@ -17,7 +21,7 @@ use crate::base::{Credential, CredentialKind, Error, MemberId, Result, SessionId
 use crate::crypto::{hash, random};
 use crate::features::audit::{self, Act, Actor, By, Target};
 use crate::features::member::{self, Member};
-use crate::features::organization::Rules;
+use crate::features::organization::{self, Rules};
 use crate::sqlite::{Read, TenantDb, Write};
 use crate::tenants::Tenant;
 
@@ -105,7 +109,8 @@ impl End {
     }
 }
 
-/// Starts a session for a member who has proven to be themself just now.
+/// Starts a session for a member who has proven to be themself just now. Proving takes a while: an
+/// organization that was suspended meanwhile takes nobody in.
 pub fn start(
     db: &Write<'_, TenantDb>,
     tenant: &Tenant,
@@ -114,6 +119,9 @@ pub fn start(
     rules: &Rules,
     by: &By,
 ) -> Result<(Session, Credential)> {
+    if organization::get(db)?.suspended {
+        return Err(Error::new(&codes::ORGANIZATION_SUSPENDED));
+    }
     let now = db.now();
     let token = random::credential(CredentialKind::Session, Some(tenant.id()));
     let expires_at = now.plus(rules.session_absolute);
@@ -139,7 +147,11 @@ pub fn start(
 
 /// The session that a token opens, if both session and member are fit for use now.
 pub fn find(db: &Read<'_, TenantDb>, token: &Credential) -> Result<Option<SignedIn>> {
-    let Some(session) = store::by_token(db, &hash::credential_hash(token))? else { return Ok(None) };
+    find_by_hash(db, &hash::credential_hash(token))
+}
+
+fn find_by_hash(db: &Read<'_, TenantDb>, hash: &[u8; 32]) -> Result<Option<SignedIn>> {
+    let Some(session) = store::by_token(db, hash)? else { return Ok(None) };
     usable(db, session)
 }
 
@@ -154,12 +166,38 @@ pub async fn authenticate(tenant: &Tenant, token: &Credential, rules: &Rules) ->
     if token.organization() != Some(tenant.id()) {
         return Ok(None);
     }
-    let Some(mut signed_in) = tenant.read(|db| find(db, token)).await? else { return Ok(None) };
+    let Some(mut signed_in) = look_up(tenant, token).await? else { return Ok(None) };
     if is_due(&signed_in.session, tenant.clock().now()) {
         let session = &mut signed_in.session;
         *session = tenant.write(|db| touch(db, session, rules)).await?;
     }
     Ok(Some(signed_in))
+}
+
+/// What the last look-ups of tokens found, each with the number of commits before it.
+struct Recent(Mutex<LruCache<[u8; 32], (u64, SignedIn)>>);
+
+/// Some kilobytes for each file that is open.
+const RECENT: NonZero<usize> = NonZero::new(32).unwrap();
+
+/// An app asks for the same few sessions again and again, and all writes of a file go through its [`Tenant`]:
+/// while there was none, what was found is still so, except for the time.
+async fn look_up(tenant: &Tenant, token: &Credential) -> Result<Option<SignedIn>> {
+    let (hash, commits) = (hash::credential_hash(token), tenant.commits());
+    let recent =
+        tenant.recall::<Recent>().unwrap_or_else(|| tenant.remember(Recent(Mutex::new(LruCache::new(RECENT)))));
+    let known = {
+        let mut recent = recent.0.lock().unwrap_or_else(PoisonError::into_inner);
+        recent.get(&hash).filter(|(then, _)| *then == commits).map(|(_, signed_in)| signed_in.clone())
+    };
+    if let Some(signed_in) = known {
+        return Ok(signed_in.session.is_active(tenant.clock().now()).then_some(signed_in));
+    }
+    let found = tenant.read(|db| find_by_hash(db, &hash)).await?;
+    if let Some(signed_in) = &found {
+        recent.0.lock().unwrap_or_else(PoisonError::into_inner).put(hash, (commits, signed_in.clone()));
+    }
+    Ok(found)
 }
 
 /// Whether a sign of life should be written down.

@@ -1,5 +1,7 @@
 //! The pages of sign-up, and the arrival at the new organization's own address.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::State;
 use axum::http::HeaderMap;
@@ -8,6 +10,7 @@ use axum::routing::get;
 use serde::Deserialize;
 
 use super::{Handover, Ticket, VALID_MINUTES, begin, finish, is_proven, prove};
+use crate::base::time::length;
 use crate::base::{Email, Error, Kind, Secret, Slug, codes};
 use crate::features::password::HINT;
 use crate::features::password::http::after_sign_in;
@@ -18,8 +21,15 @@ use crate::tenants::Tenant;
 use crate::web::cookie::{self, Purpose};
 use crate::web::csrf::Csrf;
 use crate::web::failure::Answer;
-use crate::web::pages::{Address, FormState, Frame, Landing, SignUpCode, SignUpEmail, SignUpOrganization, Welcome};
+use crate::web::pages::{
+    Address, FormState, Frame, Landing, NoticeKind, SignUpCode, SignUpEmail, SignUpOrganization, Welcome,
+};
 use crate::web::{Form, Place, Query, RequestInfo, frame, reply};
+
+/// How long a person waits for the mail server, at the most.
+const MAIL_PATIENCE: Duration = length::seconds(15);
+const NOT_SENT: &str = "We could not send a code to this address just now. Check that it is right, and try again in a \
+                        moment.";
 
 /// Pages on the deployment's own host.
 pub fn deployment_routes() -> Router<DeploymentState> {
@@ -114,8 +124,30 @@ async fn send_code(
     state.tenant.limits.mailbox.check(&(DEPLOYMENT, mailbox))?;
     let (ticket, mail) = begin(&state, &email).await?;
     let message = Message { to: mail.to, subject: mail.subject, text: mail.text, code: mail.code };
-    state.mailer.deliver(&message).await?;
+    if !deliver(&state, &message).await {
+        let form = FormState::default().keep("email", email.as_str()).tell(NoticeKind::Error, NOT_SENT);
+        return Ok(reply::page_with_status(503, &draw_email(csrf, form)));
+    }
     Ok(reply::with_cookie(reply::see_other("/sign-up/code"), &ticket_cookie(&state, &ticket)?))
+}
+
+/// Tries once, and says whether the mail is out. A second try would be made while the same person waits, at
+/// a server that has just refused; they know better when to ask again.
+async fn deliver(state: &DeploymentState, message: &Message) -> bool {
+    let delivered = match tokio::time::timeout(MAIL_PATIENCE, state.mailer.deliver(message)).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::warn!(?error, "the code of a sign-up could not be sent");
+            false
+        }
+        Err(_) => {
+            tracing::warn!("the code of a sign-up could not be sent: the mail server took too long");
+            false
+        }
+    };
+    let label = if delivered { "delivered" } else { "failed" };
+    metrics::counter!("bulkhead_deliveries_total", "outcome" => label).increment(1);
+    delivered
 }
 
 async fn code_page(State(state): State<DeploymentState>, csrf: Csrf, headers: HeaderMap) -> Response {

@@ -9,7 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use super::OauthFailure;
 use crate::base::{Error, Secret, codes};
 use crate::features::application::{Application, Book, Type};
-use crate::features::oauth::Parameters;
+use crate::features::oauth::{self, Parameters};
+use crate::features::session::http::by_anonymous;
+use crate::tenants::Tenant;
+use crate::web::RequestInfo;
 use crate::web::extract::pairs_of;
 
 const BASIC: &str = "Basic realm=\"oauth2\", charset=\"UTF-8\"";
@@ -28,12 +31,36 @@ pub(super) fn authenticate(
     parameters: &Parameters,
 ) -> Result<Arc<Application>, OauthFailure> {
     let presented = presented(headers, parameters)?;
-    let known = book.find(&presented.id).filter(|application| match (application.r#type, &presented.secret) {
+    let known = book.find(&presented.id).filter(|application| is_proven(application, &presented));
+    known.ok_or_else(|| invalid_client(presented.in_header))
+}
+
+/// The same at an organization, whose log tells of whoever could not prove to be one that is known. Names
+/// that nobody has are not written down: they could be anything.
+pub(super) async fn authenticate_at(
+    tenant: &Tenant,
+    info: &RequestInfo,
+    book: &Book,
+    headers: &HeaderMap,
+    parameters: &Parameters,
+) -> Result<Arc<Application>, OauthFailure> {
+    let presented = presented(headers, parameters)?;
+    match book.find(&presented.id) {
+        Some(application) if is_proven(&application, &presented) => Ok(application),
+        Some(application) => {
+            oauth::note(tenant, oauth::impostor(&application), &by_anonymous(info)).await;
+            Err(invalid_client(presented.in_header))
+        }
+        None => Err(invalid_client(presented.in_header)),
+    }
+}
+
+fn is_proven(application: &Application, presented: &Presented) -> bool {
+    match (application.r#type, &presented.secret) {
         (Type::Confidential, Some(secret)) => application.has_secret(secret.expose()),
         (Type::Public, None) => true,
         _ => false,
-    });
-    known.ok_or_else(|| invalid_client(presented.in_header))
+    }
 }
 
 /// The same, for what only an application with a secret may ask.
@@ -42,7 +69,11 @@ pub(super) fn authenticate_confidential(
     headers: &HeaderMap,
     parameters: &Parameters,
 ) -> Result<Arc<Application>, OauthFailure> {
-    let application = authenticate(book, headers, parameters)?;
+    confidential(authenticate(book, headers, parameters)?)
+}
+
+/// Refuses an application that has no secret.
+pub(super) fn confidential(application: Arc<Application>) -> Result<Arc<Application>, OauthFailure> {
     if application.r#type == Type::Confidential { Ok(application) } else { Err(invalid_client(false)) }
 }
 

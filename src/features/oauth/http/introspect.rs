@@ -5,7 +5,7 @@ use axum::http::HeaderMap;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 
-use super::client::{authenticate, authenticate_confidential};
+use super::client::{authenticate_at, confidential};
 use super::{OauthAnswer, OauthFailure, access_claims, by_application, party, speaker};
 use crate::base::{Credential, CredentialKind};
 use crate::features::TenantState;
@@ -19,11 +19,13 @@ pub(super) async fn introspect(
     State(state): State<TenantState>,
     tenant: Tenant,
     place: Place,
+    info: RequestInfo,
     headers: HeaderMap,
     RawForm(pairs): RawForm,
 ) -> OauthAnswer {
     let parameters = Parameters::new(pairs);
-    let application = authenticate_confidential(&state.applications, &headers, &parameters)?;
+    let application = authenticate_at(&tenant, &info, &state.applications, &headers, &parameters).await?;
+    let application = confidential(application)?;
     let token = token_of(&parameters)?;
     let speaker = speaker(&tenant, &place);
     let party = party(&application, &speaker);
@@ -50,7 +52,7 @@ pub(super) async fn revoke(
     RawForm(pairs): RawForm,
 ) -> OauthAnswer {
     let parameters = Parameters::new(pairs);
-    let application = authenticate(&state.applications, &headers, &parameters)?;
+    let application = authenticate_at(&tenant, &info, &state.applications, &headers, &parameters).await?;
     let token = token_of(&parameters)?;
     let (speaker, by) = (speaker(&tenant, &place), by_application(&info, &application));
     let party = party(&application, &speaker);

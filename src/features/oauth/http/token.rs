@@ -3,7 +3,7 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, header};
 
-use super::client::authenticate;
+use super::client::authenticate_at;
 use super::{OauthAnswer, OauthFailure, by_application, party, speaker};
 use crate::base::{Credential, CredentialKind, Error};
 use crate::features::TenantState;
@@ -23,7 +23,7 @@ pub(super) async fn token(
 ) -> OauthAnswer {
     state.limits.token.check(&(tenant.id(), info.network()))?;
     let parameters = Parameters::new(pairs);
-    let application = authenticate(&state.applications, &headers, &parameters)?;
+    let application = authenticate_at(&tenant, &info, &state.applications, &headers, &parameters).await?;
     let request = TokenRequest::parse(&parameters)?;
     let (speaker, by) = (speaker(&tenant, &place), by_application(&info, &application));
     let party = party(&application, &speaker);
@@ -34,21 +34,30 @@ pub(super) async fn token(
     let key = keys.signer(algorithm, tenant.clock().now());
     let key = key.ok_or_else(|| Error::internal(format!("there is no key for {algorithm}")))?;
 
-    let exchange = match request {
+    let (tried, exchange) = match request {
         TokenRequest::Code { code, redirect_uri, verifier } => {
-            let code = parse(CredentialKind::AuthorizationCode, code, &tenant)?;
-            tenant.write(|db| oauth::redeem(db, &party, &code, redirect_uri, verifier, &by)).await?
+            let redeem = match parse(CredentialKind::AuthorizationCode, code, &tenant) {
+                Some(code) => tenant.write(|db| oauth::redeem(db, &party, &code, redirect_uri, verifier, &by)).await?,
+                None => Exchange::unknown(),
+            };
+            ("grant.redeemed", redeem)
         }
         TokenRequest::Refresh { token, scope } => {
-            let token = parse(CredentialKind::RefreshToken, token, &tenant)?;
             let rules = rules(&state, &tenant).await?;
-            tenant.write(|db| oauth::refresh(db, &party, &token, scope, &rules, &by)).await?
+            let refresh = match parse(CredentialKind::RefreshToken, token, &tenant) {
+                Some(token) => tenant.write(|db| oauth::refresh(db, &party, &token, scope, &rules, &by)).await?,
+                None => Exchange::unknown(),
+            };
+            ("grant.refreshed", refresh)
         }
     };
     let granted = match exchange {
         Exchange::Granted(granted) => granted,
         Exchange::ScopeExceeded => return Err(scope_exceeded()),
-        Exchange::Refused => return Err(OauthFailure::invalid_grant()),
+        Exchange::Refused(refused) => {
+            oauth::note(&tenant, refused.act(tried), &by).await;
+            return Err(OauthFailure::invalid_grant());
+        }
     };
     let tokens = Tokens::sign(&speaker, &granted, key, state.tokens.access_token, state.tokens.id_token)?;
     let mut response = reply::json(200, &tokens);
@@ -57,10 +66,8 @@ pub(super) async fn token(
 }
 
 /// Another organization's is answered like one that never was.
-fn parse(kind: CredentialKind, text: &str, tenant: &Tenant) -> Result<Credential, OauthFailure> {
-    Credential::parse(kind, text)
-        .filter(|credential| credential.organization() == Some(tenant.id()))
-        .ok_or_else(OauthFailure::invalid_grant)
+fn parse(kind: CredentialKind, text: &str, tenant: &Tenant) -> Option<Credential> {
+    Credential::parse(kind, text).filter(|credential| credential.organization() == Some(tenant.id()))
 }
 
 fn scope_exceeded() -> OauthFailure {
