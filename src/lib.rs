@@ -4,13 +4,14 @@
 //! Floors; imports point down only (`tests/it/architecture.rs` holds the house to it):
 //!
 //! - F0 `base`: pure values. `config`: the settings.
-//! - F1 `sqlite`, `crypto`, `outbound`: the outside world, without knowledge of the product.
-//! - F2 `keyring`, `catalog`, `tenants`: keys, routing, files.
+//! - F1 `sqlite`, `crypto`, `outbound`, `ltx`: the outside world and its formats, without knowledge of the product.
+//! - F2 `keyring`, `catalog`, `tenants`, `replica`, `backup`: keys, routing, files, and copies of them.
 //! - F3 `web`: the edge kit.
 //! - F4 `features`: one folder a capability.
 //! - F5 `jobs`, `router`, `app`, `cli`: composition.
 
 pub mod app;
+pub mod backup;
 pub mod base;
 pub mod catalog;
 pub mod cli;
@@ -19,7 +20,9 @@ pub mod crypto;
 pub mod features;
 pub mod jobs;
 pub mod keyring;
+pub mod ltx;
 pub mod outbound;
+pub mod replica;
 pub mod router;
 pub mod sqlite;
 pub mod tenants;

@@ -1,9 +1,12 @@
 //! F5. The composition root: builds each long-lived thing once, starts the router and the jobs, shuts
 //! down. Nothing else in the house knows how the parts are put together.
 
+pub mod copies;
 mod lock;
 mod master_key;
+mod rebuild;
 mod serve;
+mod uploads;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -14,6 +17,7 @@ use std::time::Duration;
 use axum::Router;
 use tokio::sync::mpsc;
 
+use crate::backup::{Backups, Databases, Source};
 use crate::base::time::length;
 use crate::base::{Clock, Error, Result};
 use crate::catalog::{Catalog, Directory};
@@ -22,8 +26,8 @@ use crate::crypto::{HashParameters, KeyStock, MacKey, MasterKey, PasswordHasher,
 use crate::features::api_key::http::{Authenticator, OperatorKeys};
 use crate::features::audit::http::OperatorLog;
 use crate::features::{
-    DeploymentState, Services, SignUpRules, TenantState, TokenLifetimes, application, organization, provisioning,
-    signing_key,
+    DeploymentState, Services, SignUpRules, TenantState, TokenLifetimes, application, erasure, fleet, organization,
+    provisioning, signing_key,
 };
 use crate::jobs::{self, Jobs};
 use crate::keyring::Keyring;
@@ -34,6 +38,7 @@ use crate::web::limits::{Limit, Limits, Table};
 use crate::web::{Address, Addressing};
 
 pub use lock::Lock;
+pub use rebuild::rebuild_catalog;
 
 /// A deployment that has been put together on a data directory that is ours alone.
 pub struct App {
@@ -48,6 +53,11 @@ pub struct App {
 impl App {
     /// Takes the data directory, opens catalog and keyring, clears up after a crash, starts the jobs.
     pub async fn start(config: Config, clock: Clock) -> Result<Self> {
+        Self::start_with_schema(config, clock, crate::tenants::MIGRATIONS).await
+    }
+
+    /// The same with another schema for organizations' files, for tests of migrations.
+    pub async fn start_with_schema(config: Config, clock: Clock, schema: &'static [&'static str]) -> Result<Self> {
         let directory = config.server.data_dir.clone();
         // Nobody else reads what is made here, and no copy that keeps the modes either.
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
@@ -55,6 +65,7 @@ impl App {
         let lock = Lock::take(&directory)?;
         let master = master_key::load(&config)?;
         let (state, calls) = tokio::task::block_in_place(|| build(&config, &master, clock))?.await?;
+        state.tenants.use_schema(schema);
         for application in state.catalog.read(application::all).await? {
             state.tenant.applications.put(application);
         }
@@ -68,6 +79,14 @@ impl App {
             },
             calls,
         );
+        if let Some(backups) = &state.backups {
+            backups.look_for_leftovers(&config.backup.url);
+            tokio::spawn(backups.clone().run());
+        } else {
+            Backups::is_interrupted(&directory);
+        }
+        fleet::resume(&state).await?;
+        jobs::erasure::start(state.clone());
         let (front, watch) = front(&config, &state);
         Ok(Self { config, front, watch, state, _lock: lock })
     }
@@ -98,6 +117,11 @@ impl App {
 
     /// Folds every file's WAL back and lets the directory go.
     pub async fn stop(self) {
+        self.state.fleet.stop().await;
+        self.state.erasures.close().await;
+        if let Some(backups) = &self.state.backups {
+            backups.finish(length::seconds(self.config.server.shutdown_grace_seconds)).await;
+        }
         tokio::task::block_in_place(|| {
             self.state.tenants.close_all();
             self.state.catalog.settle();
@@ -135,18 +159,25 @@ type Built = std::pin::Pin<Box<dyn Future<Output = Result<(DeploymentState, jobs
 
 fn build(config: &Config, master: &MasterKey, clock: Clock) -> Result<Built> {
     let directory = config.server.data_dir.clone();
-    let keyring = Keyring::open(&directory, master.clone(), clock.clone())?;
+    // It must be there before the databases that report to it.
+    let dirty = copies::dirty(config);
+    let keyring =
+        Keyring::open(&directory, master.clone(), clock.clone(), copies::of(dirty.as_ref(), Source::Keyring))?;
     let config = config.clone();
     Ok(Box::pin(async move {
         let key = keyring.deployment().await?;
-        let catalog = Catalog::open(&directory, &key, clock.clone())?;
+        let catalog = Catalog::open(&directory, &key, clock.clone(), copies::of(dirty.as_ref(), Source::Catalog))?;
         let routes = Directory::new(catalog.clone());
         let (attention, calls) = mpsc::unbounded_channel();
         let limits = file_limits(&config);
-        let tenants = Tenants::new(&directory.join("orgs"), keyring, limits, clock.clone(), move |id, occasion| {
-            // At shutdown nobody listens any more, and nothing is lost: the next open calls again.
-            let _ = attention.send((id, occasion));
-        })?;
+        let tenants =
+            Tenants::new(&directory.join("orgs"), keyring.clone(), limits, clock.clone(), move |id, occasion| {
+                // At shutdown nobody listens any more, and nothing is lost: the next open calls again.
+                let _ = attention.send((id, occasion));
+            })?;
+        let databases =
+            Databases { tenants: tenants.clone(), directory: routes.clone(), catalog: catalog.clone(), keyring };
+        let backups = dirty.map(|dirty| copies::backups(&config, dirty, databases, clock.clone())).transpose()?;
         let parameters = HashParameters {
             memory_kib: config.password.memory_kib,
             iterations: config.password.iterations,
@@ -167,12 +198,17 @@ fn build(config: &Config, master: &MasterKey, clock: Clock) -> Result<Built> {
             mac: MacKey::new(key.derive("mac")),
             limits: rate_limits(&config.rate_limits),
             policy: policy(&config),
+            quotas: organization::QuotaDefaults {
+                max_bytes: config.quotas.max_bytes,
+                max_members: config.quotas.max_members,
+            },
             tokens: TokenLifetimes {
                 access_token: length::seconds(config.tokens.access_token_seconds),
                 authorization_code: length::seconds(config.tokens.authorization_code_seconds),
                 id_token: length::seconds(config.tokens.id_token_seconds),
                 authorization_request: length::seconds(config.tokens.authorization_request_seconds),
             },
+            exports: uploads::exports(&config, &clock)?,
             local_mailbox: config.serves_mailbox(),
             clock,
         };
@@ -186,6 +222,10 @@ fn build(config: &Config, master: &MasterKey, clock: Clock) -> Result<Built> {
                 max_per_email: config.organizations.max_per_email,
             },
             mailer,
+            fleet: fleet::Desk::default(),
+            erasures: erasure::Desk::default(),
+            backups,
+            imports: uploads::imports(&config)?,
         };
         Ok((state, calls))
     }))
@@ -230,6 +270,7 @@ fn file_limits(config: &Config) -> FileLimits {
         descriptors: serve::descriptors().saturating_sub(config.files.reserve_descriptors).max(64),
         opening: config.files.open_concurrency,
         readers: config.files.readers,
+        file_bytes: config.quotas.max_bytes,
     }
 }
 

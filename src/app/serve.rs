@@ -52,7 +52,7 @@ pub(super) async fn until_stopped(app: &App) -> Result<()> {
         .map_err(|error| failed(&socket.display().to_string(), error))?;
     listening.push(tokio::spawn(unix(control, app.control(), Knobs::of(server), stopping.clone())));
     listening.push(tokio::spawn(tcp(public, app.service(), Knobs::of(server), stopping)));
-    tokio::spawn(measure(app.state.tenants.clone()));
+    tokio::spawn(measure(app.state.tenants.clone(), app.state.backups.clone()));
     tracing::info!(address = %bound, url = %server.origin(), "serving");
 
     stopped.await;
@@ -226,9 +226,14 @@ fn failed(what: &str, error: std::io::Error) -> Error {
         .source(error)
 }
 
+/// The same number on every system that we run on.
+const SIGXFSZ: i32 = 25;
+
 /// Catches SIGTERM and SIGINT from now on; the future ends with the first.
 fn signals() -> Result<impl Future<Output = ()>> {
     let handler = |kind| signal(kind).map_err(|error| Error::internal("no signal handler").source(error));
+    // A file that may grow no further is an error of that write, and not the end of the process.
+    let _ = handler(SignalKind::from_raw(SIGXFSZ))?;
     let (mut terminate, mut interrupt) = (handler(SignalKind::terminate())?, handler(SignalKind::interrupt())?);
     Ok(async move {
         tokio::select! {
@@ -268,7 +273,7 @@ fn gauges(handle: &PrometheusHandle) -> String {
 }
 
 /// Gauges that nobody counts up.
-async fn measure(tenants: crate::tenants::Tenants) {
+async fn measure(tenants: crate::tenants::Tenants, backups: Option<crate::backup::Backups>) {
     let mut every = tokio::time::interval(Duration::from_secs(5));
     loop {
         every.tick().await;
@@ -277,6 +282,9 @@ async fn measure(tenants: crate::tenants::Tenants) {
         {
             metrics::gauge!("bulkhead_organizations_open").set(open as f64);
             metrics::gauge!("bulkhead_organizations_open_max").set(capacity as f64);
+            if let Some(backups) = &backups {
+                metrics::gauge!("bulkhead_backup_waiting").set(backups.waiting() as f64);
+            }
         }
     }
 }

@@ -99,11 +99,59 @@ codes! {
     ORGANIZATION_NOT_FOUND NotFound "organization_not_found" "There is no such organization.";
     ORGANIZATION_SUSPENDED Forbidden "organization_suspended" "This organization is suspended.";
     ORGANIZATION_UNAVAILABLE Unavailable "organization_unavailable" "This organization is not available at the moment.";
+    ORGANIZATION_QUARANTINED Unavailable "organization_quarantined" "This organization has been set aside by the operator and is not available.";
     ORGANIZATION_BUSY Unavailable "organization_busy" "This organization is busy. Try again in a moment.";
+    STORAGE_FULL Unavailable "storage_full" "The disk is full. Nothing was changed; what is there can be read.";
+    STORAGE_FAILED Unavailable "storage_failed" "The disk does not take what is written. Nothing was changed; what is there can be read.";
+    QUOTA_MEMBERS_EXCEEDED Forbidden "quota_members_exceeded" "This organization has as many members as it may have.";
+    QUOTA_BYTES_EXCEEDED Forbidden "quota_bytes_exceeded" "The data of this organization takes up as much as it may.";
     SLUG_TAKEN Conflict "slug_taken" "Another organization has this slug.";
     EXTERNAL_ID_TAKEN Conflict "external_id_taken" "Another organization has this external id.";
     HOST_TAKEN Conflict "host_taken" "This host belongs to another organization.";
     ORGANIZATION_LIMIT_REACHED Forbidden "organization_limit_reached" "No further organization can be created with this address.";
+
+    // erasing
+    ERASURE_NOT_FOUND NotFound "erasure_not_found" "No erasure of this organization has been asked for.";
+    ERASURE_NOT_SCHEDULED Conflict "erasure_not_scheduled" "There is no scheduled erasure that could be cancelled.";
+    ERASURE_SCHEDULED Conflict "erasure_scheduled" "This organization is to be erased. Cancel the erasure first.";
+    ORGANIZATION_ERASED Conflict "organization_erased" "An organization with this id was erased. The id is never used again.";
+
+    // the fleet
+    FLEET_JOB_RUNNING Conflict "fleet_job_running" "Such a walk over all organizations is running already.";
+    FLEET_JOB_NOT_FOUND NotFound "fleet_job_not_found" "There is no such walk over all organizations.";
+
+    // backups
+    BACKUP_NOT_CONFIGURED Conflict "backup_not_configured" "No backup is configured: set backup.url.";
+    BACKUP_NOT_FOUND NotFound "backup_not_found" "The backup does not reach that point.";
+    BACKUP_TARGET_EXISTS Conflict "backup_target_exists" "There is a file already; a restore never overwrites one.";
+    ORGANIZATION_READABLE Conflict "organization_readable" "This organization's file can be read: restore it instead.";
+    BACKUP_UNAVAILABLE Unavailable "backup_unavailable" "The store of the backup cannot be used at the moment.";
+
+    // exports and imports
+    EXPORT_NOT_FOUND NotFound "export_not_found" "There is no such export, or it has expired.";
+    EXPORT_NOT_READY Conflict "export_not_ready" "The export is not ready.";
+    EXPORT_IN_PROGRESS Conflict "export_in_progress" "An export of this organization is being made already.";
+    EXPORT_LIMIT_REACHED Conflict "export_limit_reached" "There are as many exports as may be kept. Delete one, or wait until one expires.";
+    EXPORT_TOO_LARGE TooLarge "export_too_large" "The organization is larger than this server exports.";
+    IMPORT_NOT_AN_ARCHIVE Invalid "import_not_an_archive" "This is not an archive of an export, or it is damaged.";
+    IMPORT_UNEXPECTED_MEMBER Invalid "import_unexpected_member" "The archive has a member that no export has.";
+    IMPORT_INCOMPLETE Invalid "import_incomplete" "A part of the archive is missing.";
+    IMPORT_TOO_LARGE TooLarge "import_too_large" "The archive is larger than this server accepts.";
+    IMPORT_FORMAT_UNKNOWN Invalid "import_format_unknown" "The archive is of a version that this server does not know.";
+    IMPORT_MANIFEST_INVALID Invalid "import_manifest_invalid" "The manifest of the archive cannot be used.";
+    IMPORT_SIGNATURE_INVALID Invalid "import_signature_invalid" "The signature of the archive is not good.";
+    IMPORT_DIGEST_MISMATCH Invalid "import_digest_mismatch" "A part of the archive is not the one that was exported.";
+    IMPORT_DATABASE_DAMAGED Invalid "import_database_damaged" "The database in the archive is damaged.";
+    IMPORT_STAMP_MISMATCH Invalid "import_stamp_mismatch" "The database in the archive is not the one that the manifest describes.";
+    IMPORT_SCHEMA_MISMATCH Invalid "import_schema_mismatch" "The database in the archive has another schema than an export has.";
+    IMPORT_COUNT_MISMATCH Invalid "import_count_mismatch" "The database in the archive has other numbers of rows than the manifest says.";
+    IMPORT_AUDIT_BROKEN Invalid "import_audit_broken" "The audit log in the archive is not whole.";
+    IMPORT_VALUE_INVALID Invalid "import_value_invalid" "The archive has a value that cannot be used.";
+    IMPORT_SECRETS_LOCKED Invalid "import_secrets_locked" "The secrets in the archive cannot be opened.";
+    IMPORT_CHECK_FAILED Invalid "import_check_failed" "The archive could not be checked within the bounds that this server sets.";
+    ORGANIZATION_EXISTS Conflict "organization_exists" "This organization is here already. Import it with a new id to have it twice.";
+
+    NO_SNAPSHOT Conflict "no_snapshot" "No copy of this organization was kept before a migration.";
 
     // members
     MEMBER_NOT_FOUND NotFound "member_not_found" "There is no such member.";

@@ -113,6 +113,14 @@ impl Error {
         self.0.code.name == code.name
     }
 
+    /// Whether the disk, or the file's bound, took nothing: what was there can still be read.
+    #[must_use]
+    pub fn is_of_storage(&self) -> bool {
+        [&super::codes::STORAGE_FULL, &super::codes::STORAGE_FAILED, &super::codes::QUOTA_BYTES_EXCEEDED]
+            .into_iter()
+            .any(|code| self.is(code))
+    }
+
     #[must_use]
     pub fn public_detail(&self) -> &str {
         &self.0.detail

@@ -52,6 +52,12 @@ ids! {
     AuditEventId = AuditEventKind "evt";
     /// A message that waits to leave the file.
     OutboxId = OutboxKind "out";
+    /// A walk over all organizations.
+    FleetJobId = FleetJobKind "job";
+    /// An archive of everything that an organization has.
+    ExportId = ExportKind "exp";
+    /// An archive that is being received.
+    ImportId = ImportKind "imp";
     /// A sign-up that has not become an organization yet.
     SignUpId = SignUpKind "signup";
 }

@@ -22,8 +22,8 @@ pub use email::Email;
 pub use error::{Error, Kind, Result};
 pub use host::HostName;
 pub use id::{
-    ApiKeyId, ApplicationId, AuditEventId, GrantId, Id, IdKind, MemberId, OrganizationId, OutboxId, SessionId,
-    SignUpId, SigningKeyId,
+    ApiKeyId, ApplicationId, AuditEventId, ExportId, FleetJobId, GrantId, Id, IdKind, ImportId, MemberId,
+    OrganizationId, OutboxId, SessionId, SignUpId, SigningKeyId,
 };
 pub use page::{Page, PageRequest};
 pub use scope::Scope;

@@ -31,6 +31,8 @@ scopes! {
     AuditRead "audit:read";
     KeysRead "keys:read";
     KeysWrite "keys:write";
+    ExportsRead "exports:read";
+    ExportsWrite "exports:write";
 }
 
 impl Scope {

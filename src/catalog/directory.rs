@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use moka::sync::Cache;
 
-use super::{Catalog, Entry, State, organizations};
+use super::{Catalog, Entry, State, care, organizations};
 use crate::base::{Error, HostName, OrganizationId, Result, Slug, codes};
 
 const KNOWN: u64 = 200_000;
@@ -19,7 +19,7 @@ const UNKNOWN_FOR: Duration = Duration::from_secs(10);
 
 /// Leads to exactly one organization. Only a [`Directory`] can make one.
 #[derive(Clone)]
-pub struct TenantRoute(Arc<Entry>);
+pub struct TenantRoute(Arc<Entry>, bool);
 
 impl TenantRoute {
     #[must_use]
@@ -35,6 +35,12 @@ impl TenantRoute {
     #[must_use]
     pub fn state(&self) -> State {
         self.0.state
+    }
+
+    /// Whether its file is set aside: nobody may open it for a request.
+    #[must_use]
+    pub fn is_quarantined(&self) -> bool {
+        self.1
     }
 }
 
@@ -95,9 +101,10 @@ impl Directory {
             return Err(Error::new(&codes::ORGANIZATION_NOT_FOUND));
         }
         let seen = self.changes.load(Ordering::SeqCst);
-        match self.catalog.read(|db| organizations::entry(db, id)).await? {
-            Some(entry) if entry.state != State::Creating => {
-                let route = TenantRoute(Arc::new(entry));
+        let found = self.catalog.read(|db| Ok((organizations::entry(db, id)?, care::quarantine(db, id)?))).await?;
+        match found {
+            (Some(entry), quarantine) if entry.state != State::Creating => {
+                let route = TenantRoute(Arc::new(entry), quarantine.is_some());
                 self.routes.insert(id, route.clone());
                 if self.changes.load(Ordering::SeqCst) != seen {
                     self.routes.invalidate(&id);

@@ -5,20 +5,43 @@
 //! deployment (applications, operators' keys, their log) keep their rows here through [`Catalog::read`]
 //! and [`Catalog::write`].
 
+pub mod care;
 mod directory;
+pub mod erasures;
 pub mod organizations;
+pub mod rebuild;
 
 use std::path::Path;
 use std::sync::Arc;
 
 pub use directory::{Directory, TenantRoute};
+pub use erasures::{Erasure, Stage};
 pub use organizations::{Claim, Entry, NewEntry, State};
 
 use crate::base::{Clock, OrganizationId, Result};
 use crate::crypto::{DataKey, Sealer};
-use crate::sqlite::{CatalogDb, Database, Opening, Read, Write, bytes_of_new};
+use crate::sqlite::{Backup, CatalogDb, Database, Opening, Read, Still, Write, bytes_of_new};
 
-const MIGRATIONS: &[&str] = &[include_str!("../../catalog/0001_initial.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../catalog/0001_initial.sql"),
+    include_str!("../../catalog/0002_erasure.sql"),
+    include_str!("../../catalog/0003_fleet.sql"),
+];
+
+/// The organizations that a private copy of a catalog names, such as one that came out of a backup. Blocking.
+pub fn ids_in(copy: &Path) -> Result<Vec<OrganizationId>> {
+    let (clock, backup) = (Clock::system(), Backup::None);
+    let database =
+        Database::<CatalogDb>::open(Opening { path: copy, migrations: MIGRATIONS, readers: 1, clock, backup })?;
+    let mut ids = Vec::new();
+    database.first_read(|db| {
+        organizations::each(db, |entry| {
+            ids.push(entry.id);
+            Ok(())
+        })
+    })?;
+    Ok(ids)
+}
 
 /// The open catalog; cheap to clone.
 #[derive(Clone)]
@@ -31,13 +54,13 @@ struct Inner {
 
 impl Catalog {
     /// Opens the catalog, making an empty one on first use. Blocking.
-    pub fn open(directory: &Path, key: &DataKey, clock: Clock) -> Result<Self> {
+    pub fn open(directory: &Path, key: &DataKey, clock: Clock, backup: Backup) -> Result<Self> {
         let path = directory.join("catalog.sqlite");
         if !path.exists() {
             let bytes = bytes_of_new::<CatalogDb>(directory, MIGRATIONS)?;
             crate::sqlite::place_file(&path, &bytes)?;
         }
-        let database = Database::open(Opening { path: &path, migrations: MIGRATIONS, readers: 4, clock })?;
+        let database = Database::open(Opening { path: &path, migrations: MIGRATIONS, readers: 4, clock, backup })?;
         Ok(Self(Arc::new(Inner { database, sealer: Sealer::new(OrganizationId::from_bits(0), key) })))
     }
 
@@ -54,6 +77,11 @@ impl Catalog {
     /// One durable transaction.
     pub async fn write<T>(&self, work: impl FnOnce(&Write<'_, CatalogDb>) -> Result<T>) -> Result<T> {
         self.0.database.write(work).await
+    }
+
+    /// Works on the file between two of its transactions; for backups.
+    pub async fn still<T>(&self, work: impl FnOnce(&mut Still<'_>) -> Result<T>) -> Result<T> {
+        self.0.database.still(work).await
     }
 
     /// What is wrong with the catalog's own file, or nothing.

@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use super::erasures;
 use crate::base::{Error, ExternalId, HostName, OrganizationId, Page, PageRequest, Result, Slug, Timestamp, codes};
 use crate::sqlite::{CatalogDb, Read, Row, RowResult, Write, params};
 
@@ -71,6 +72,9 @@ impl Claim {
 
 /// Reserves the names, in state `creating`.
 pub fn claim(db: &Write<'_, CatalogDb>, new: &NewEntry) -> Result<Claim> {
+    if erasures::is_gone(db, new.id)? {
+        return Err(Error::new(&codes::ORGANIZATION_ERASED));
+    }
     if name_in_use(db, new.slug.as_str(), None)? {
         return Err(slug_taken(&new.slug));
     }
@@ -220,10 +224,10 @@ pub(super) fn organization_by_name(db: &Read<'_, CatalogDb>, name: &str) -> Resu
     db.one("SELECT id FROM organization WHERE slug = ?1 OR external_id = ?1", params![name], |row| row.get(0))
 }
 
-/// Whether a name leads to another organization, or did before that was renamed.
+/// Whether a name leads to another organization, or did before that was renamed or erased.
 pub(super) fn name_in_use(db: &Read<'_, CatalogDb>, name: &str, except: Option<OrganizationId>) -> Result<bool> {
     let retired = db.one("SELECT organization_id FROM retired_name WHERE name = ?", params![name], |row| row.get(0))?;
-    let owner = organization_by_name(db, name)?.or(retired);
+    let owner = organization_by_name(db, name)?.or(retired).or(erasures::keeper_of(db, name)?);
     Ok(owner.is_some_and(|id| Some(id) != except))
 }
 
@@ -233,7 +237,7 @@ pub fn slug_taken(slug: &Slug) -> Error {
     Error::new(&codes::SLUG_TAKEN).field("slug", "taken", format!("“{slug}” is taken. Choose another address."))
 }
 
-fn from_row(row: &Row<'_>) -> RowResult<Entry> {
+pub(super) fn from_row(row: &Row<'_>) -> RowResult<Entry> {
     Ok(Entry {
         id: row.get(0)?,
         slug: row.get(1)?,

@@ -61,6 +61,12 @@ pub(super) enum Command {
     /// The directory of all organizations
     #[command(subcommand)]
     Catalog(CatalogCommand),
+    /// The continuous backup
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// The care of all organizations' files
+    #[command(subcommand)]
+    Fleet(FleetCommand),
     /// The configuration
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -68,6 +74,9 @@ pub(super) enum Command {
     Doctor,
     /// Ask the server on this machine whether it is alive
     Healthcheck,
+    /// Look at an upload, in a process that the server starts
+    #[command(hide = true)]
+    ImportCheck,
 }
 
 #[derive(Debug, Subcommand)]
@@ -88,9 +97,188 @@ pub(super) enum OrgCommand {
     },
     /// Let a suspended organization back in
     Resume(Org),
+    /// Give back what deleted rows have left in an organization's file
+    ///
+    /// Reads go on meanwhile, writes wait. It needs room for the file twice more on the disk.
+    Compact(Org),
+    /// Limit what an organization may take up; what is left out follows the deployment
+    Quota {
+        #[command(flatten)]
+        org: Org,
+        /// Bytes that its data may take up; 0 for no limit
+        #[arg(long, value_name = "N")]
+        max_bytes: Option<u64>,
+        /// Members that it may have; 0 for no limit
+        #[arg(long, value_name = "N")]
+        max_members: Option<u64>,
+    },
     /// The audit log of an organization
     #[command(subcommand)]
     Audit(AuditCommand),
+    /// Write everything that an organization has into one signed file
+    Export(ExportOrg),
+    /// Check that an export is whole and unchanged; needs no server
+    VerifyExport(VerifyExport),
+    /// Make an organization of an export
+    Import(ImportOrg),
+    /// Show which moments of an organization can be restored
+    History(Org),
+    /// Say what differs between two moments of an organization
+    Diff {
+        #[command(flatten)]
+        org: Org,
+        /// The earlier moment: a time (2026-11-22T09:30:00Z) or a transaction (16 hexadecimal digits)
+        #[arg(long, value_name = "MOMENT")]
+        from: String,
+        /// The later one [default: now]
+        #[arg(long, value_name = "MOMENT")]
+        to: Option<String>,
+    },
+    /// Erase an organization for good, after some days in which it can be called off
+    Erase(EraseOrg),
+    /// Show the certificate of an erasure, or check one without any deployment
+    Certificate(Certificate),
+    /// Make an organization what it was at an earlier moment; what was revoked since stays revoked
+    Restore(RestoreOrg),
+    /// Put what the backup has in the place of a file that is missing or cannot be read
+    Recover {
+        #[command(flatten)]
+        org: Org,
+        #[command(flatten)]
+        moment: Moment,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct EraseOrg {
+    #[command(flatten)]
+    pub org: Org,
+    /// At once: it cannot be called off then
+    #[arg(long, conflicts_with_all = ["after_days", "cancel"])]
+    pub now: bool,
+    /// How many days it can still be called off, 0 to 90 [default: 7]
+    #[arg(long, value_name = "N", conflicts_with = "cancel", value_parser = clap::value_parser!(u16).range(0..=90))]
+    pub after_days: Option<u16>,
+    /// Why, for the organization's own log, with which it is erased
+    #[arg(long, value_name = "TEXT", conflicts_with = "cancel")]
+    pub reason: Option<String>,
+    /// Say what would be destroyed, and change nothing
+    #[arg(long, conflicts_with_all = ["now", "cancel"])]
+    pub dry_run: bool,
+    /// Call a scheduled erasure off
+    #[arg(long)]
+    pub cancel: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Certificate {
+    /// The id of the organization
+    #[arg(value_name = "ORG_ID", value_parser = reference)]
+    pub id: String,
+    /// Check this certificate instead of showing one; no deployment is needed
+    #[arg(long, value_name = "FILE", requires = "jwks")]
+    pub verify: Option<PathBuf>,
+    /// The deployment's public keys: a file, or the address of its JWKS
+    #[arg(long, value_name = "FILE|URL", requires = "verify")]
+    pub jwks: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RestoreOrg {
+    #[command(flatten)]
+    pub org: Org,
+    #[command(flatten)]
+    pub moment: Moment,
+    /// Say what would change, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// A moment of the past; without either, the newest that was shipped.
+#[derive(Debug, Args)]
+pub(super) struct Moment {
+    /// As it was at this time, such as 2026-11-22T09:30:00Z
+    #[arg(long, value_name = "TIME", conflicts_with = "txid")]
+    pub at: Option<String>,
+    /// As it was after this transaction, in 16 hexadecimal digits
+    #[arg(long, value_name = "TXID")]
+    pub txid: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BackupCommand {
+    /// Show how far the backup has come
+    Status,
+    /// Write databases out of the backup into files; needs the configuration, no server and no directory
+    Fetch(Fetch),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Fetch {
+    /// An organization's id, `catalog` or `keyring`
+    #[arg(value_name = "WHAT", conflicts_with = "whole", required_unless_present = "whole")]
+    pub what: Option<String>,
+    /// The whole deployment: keyring, catalog and every organization that it names
+    #[arg(long)]
+    pub whole: bool,
+    /// The file to write, or with --whole the directory; nothing is ever overwritten
+    #[arg(long, value_name = "PATH")]
+    pub to: PathBuf,
+    #[command(flatten)]
+    pub moment: Moment,
+    /// Say what would be fetched, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExportOrg {
+    #[command(flatten)]
+    pub org: Org,
+    /// The file to write; it must not be there yet
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+    /// Include the secrets (password hashes, keys), sealed with a passphrase from standard input
+    #[arg(long)]
+    pub passphrase_stdin: bool,
+    /// Include the secrets, sealed for the holder of an age key
+    #[arg(long, value_name = "AGE1...", conflicts_with = "passphrase_stdin")]
+    pub recipient: Option<String>,
+    /// Say what would be exported, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct VerifyExport {
+    /// The archive
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The organization's public keys, as its sign-in address gives them at /oauth2/jwks, or one of them
+    #[arg(long, value_name = "FILE")]
+    pub public_key: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ImportOrg {
+    /// The archive
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// The name in addresses [default: the one that it had]
+    #[arg(long)]
+    pub slug: Option<String>,
+    /// Make another organization of it, beside the one that it came from
+    #[arg(long)]
+    pub new_id: bool,
+    /// Open the secrets with a passphrase from standard input
+    #[arg(long)]
+    pub passphrase_stdin: bool,
+    /// Open the secrets with the age key in this file
+    #[arg(long, value_name = "FILE", conflicts_with = "passphrase_stdin")]
+    pub identity: Option<PathBuf>,
+    /// Check the archive and say what would be done, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]
@@ -146,6 +334,8 @@ pub(super) enum MemberCommand {
     Deactivate(Member),
     /// Let a deactivated member back in
     Reactivate(Member),
+    /// Delete a member, and take what the audit log says of them out of it
+    Erase(Member),
 }
 
 #[derive(Debug, Args)]
@@ -249,6 +439,68 @@ pub(super) struct KeyOf {
 pub(super) enum CatalogCommand {
     /// Compare the catalog with the files of the organizations
     Check,
+    /// Make the catalog again from the files of the organizations; the server must be stopped
+    ///
+    /// Applications, operators' keys and their log are copied from the old catalog as far as it can be read, and the
+    /// old one is kept. Run it with --dry-run first.
+    Rebuild {
+        /// Say what would come of it, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum FleetCommand {
+    /// Check every organization's file, and look for files that nobody owns
+    ///
+    /// It runs in the server, a few files at a time, and goes on there if this command is interrupted.
+    Check {
+        /// Compare every index with its table as well; takes several times as long
+        #[arg(long)]
+        full: bool,
+        /// Set aside what cannot be used
+        #[arg(long)]
+        quarantine: bool,
+    },
+    /// How many organizations there are of what, and the largest
+    Stats {
+        /// How many of the largest to name
+        #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u16).range(0..=1000))]
+        top: u16,
+    },
+    /// Set an organization's file aside: it answers nobody until it is released
+    Quarantine {
+        #[command(flatten)]
+        org: Org,
+        /// Why, for operators; it is kept in the catalog, so name no people
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+    },
+    /// Let an organization that was set aside back in
+    Release(Org),
+    /// Bring every organization's file to the newest schema
+    ///
+    /// Without it, each is migrated when it is opened. One that fails is left as it was and set aside; the rest go on.
+    Migrate {
+        /// Only this share of those that are older, such as 1%, and one at the least
+        #[arg(long, value_name = "PERCENT", value_parser = percent, conflicts_with = "status")]
+        canary: Option<f64>,
+        /// Wait for you after the first that fails
+        #[arg(long, conflicts_with = "status")]
+        pause_on_error: bool,
+        /// Try it on copies, and change nothing
+        #[arg(long, conflicts_with = "status")]
+        dry_run: bool,
+        /// Say how many are older, and what became of the newest migration
+        #[arg(long)]
+        status: bool,
+    },
+    /// Put an organization back to what it was before a migration that took something away
+    ///
+    /// What was written since stays in a file beside it. The organization is set aside: once it is released, it is
+    /// migrated again.
+    Rollback(Org),
 }
 
 #[derive(Debug, Subcommand)]
@@ -282,6 +534,12 @@ pub(super) struct Limit {
     pub limit: Option<u64>,
 }
 
+/// `1%` or `0.5`.
+fn percent(text: &str) -> Result<f64, &'static str> {
+    let percent: f64 = text.trim_end_matches('%').parse().map_err(|_| "give a share such as 1%")?;
+    if percent > 0.0 && percent <= 100.0 { Ok(percent) } else { Err("give more than 0% and at most 100%") }
+}
+
 /// A name that becomes part of a path. Dots alone would lead to another path: with them, a key meant for one
 /// organization would become a key of the deployment.
 fn reference(text: &str) -> Result<String, &'static str> {
@@ -292,7 +550,7 @@ fn reference(text: &str) -> Result<String, &'static str> {
 }
 
 /// An API key is sent there, so it must be a place that nobody can listen in on.
-fn remote(text: &str) -> Result<Url, String> {
+pub(super) fn remote(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|_| "give an address such as https://id.example.com".to_owned())?;
     let local = match url.host() {
         Some(url::Host::Domain(host)) => host == "localhost" || host.ends_with(".localhost"),

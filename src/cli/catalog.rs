@@ -1,14 +1,64 @@
 //! `catalog check`: whether the directory of organizations and their files agree.
 
+use std::fmt::Write as _;
+
 use super::args::CatalogCommand;
 use super::client::{Client, Intent};
-use super::output::{cell, rows, table};
-use super::{Context, Outcome, Verdict};
+use super::failure::Failure;
+use super::output::{cell, clean, rows, table};
+use super::{Context, Outcome, Verdict, config, log};
+use crate::app::rebuild_catalog;
+use serde_json::{Value, json};
 
 pub(super) async fn run(context: &Context, command: CatalogCommand) -> Outcome {
     match command {
+        CatalogCommand::Rebuild { dry_run } => rebuild(context, dry_run).await,
         CatalogCommand::Check => context.with_client(Intent::Use, async |client| check(context, client).await).await,
     }
+}
+
+/// The one command that works on files by itself: it is for when no server can start on them.
+async fn rebuild(context: &Context, dry_run: bool) -> Outcome {
+    log::warnings(context.output.json);
+    if context.options.url.is_some() {
+        return Err(Failure::usage("catalog rebuild works on the directory of a stopped server, not on --url"));
+    }
+    let config = config::load(&context.options)?;
+    let report = rebuild_catalog(&config, dry_run).await.map_err(|error| Failure::of_server(&error))?;
+    let report = serde_json::to_value(&report).map_err(|error| Failure::new("unreadable_answer", error.to_string()))?;
+    context.output.answer(&report, || told(&report))?;
+    let is_whole = |key: &str| report[key].as_array().is_none_or(Vec::is_empty);
+    Ok(if is_whole("conflicts") && is_whole("left_out") { Verdict::Good } else { Verdict::Bad })
+}
+
+fn told(report: &Value) -> String {
+    let list = |key: &str, columns: &[&str], headings: &[&str], title: &str| {
+        let lines = rows(&json!({ "data": report[key] }), columns);
+        if lines.is_empty() { String::new() } else { format!("{title}:\n{}\n", table(headings, &lines, "")) }
+    };
+    let mut text = list(
+        "conflicts",
+        &["organization_id", "problem"],
+        &["ORGANIZATION", "PROBLEM"],
+        "Not entered as the files say",
+    );
+    text.push_str(&list("left_out", &["path", "why"], &["PATH", "WHY"], "Left out"));
+    text.push_str(&list(
+        "copied",
+        &["table", "copied", "left_out", "lost"],
+        &["TABLE", "ROWS", "DO NOT FIT", "LOST"],
+        "Copied from the old catalog",
+    ));
+    if let Some(why) = report["old_unreadable"].as_str() {
+        let _ = writeln!(text, "The old catalog could not be read as a whole: {}", clean(why));
+    }
+    let (count, old) = (cell(report, "organizations"), cell(report, "from_the_old_catalog"));
+    let made = if report["dry_run"] == true { "The new catalog would have" } else { "The new catalog has" };
+    let _ = writeln!(text, "{made} {count} organizations, {old} of them as the old one had them.");
+    if let Some(kept) = report["kept"].as_str() {
+        let _ = writeln!(text, "The old one is kept at {}.", clean(kept));
+    }
+    text
 }
 
 async fn check(context: &Context, client: &Client) -> Outcome {

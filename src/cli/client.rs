@@ -4,6 +4,8 @@
 //! Files are never opened behind a running server's back: the directory is locked by whoever runs the
 //! API on it, and who does not get the lock goes through the socket.
 
+mod transfer;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -194,6 +196,15 @@ impl Client {
             app.stop().await;
         }
     }
+}
+
+/// A document that anybody may read, such as the public keys of a deployment.
+pub(super) async fn fetch(url: &url::Url) -> Result<Value, Failure> {
+    let cannot = |error: reqwest::Error| cannot_connect(url.as_str(), &error);
+    let client = builder().build().map_err(cannot)?;
+    let response = client.get(url.clone()).send().await.map_err(cannot)?;
+    let status = response.status().as_u16();
+    judge(status, &response.bytes().await.map_err(cannot)?)
 }
 
 /// The path of an organization in the API, and what is below it.

@@ -205,6 +205,7 @@ fn check_descriptors(config: &Config, report: &mut Report) {
         descriptors: limit.saturating_sub(files.reserve_descriptors).max(64),
         opening: files.open_concurrency,
         readers: files.readers,
+        file_bytes: 0,
     };
     let without = tenants::Limits { descriptors: u64::MAX, ..limits }.capacity();
     let detail = format!("{limit} allowed, room for {} open organizations", limits.capacity());

@@ -127,7 +127,14 @@ fn advice_for(code: &str) -> Option<&'static str> {
              create` makes one."
         }
         "forbidden" => "Use a key of the deployment that has this scope; `bulkhead key create` makes one.",
+        "organization_quarantined" => "`bulkhead fleet stats` says why; `bulkhead fleet release ORG` lets it back in.",
+        "fleet_job_running" => "Wait until it has ended.",
         "rate_limited" | "overloaded" | "organization_busy" | "request_timeout" => "Wait a moment, then try again.",
+        "organization_exists" => "Bring it in beside the one that is here with --new-id and --slug.",
+        "import_secrets_locked" => "Give what it was sealed with: --passphrase-stdin, or --identity FILE.",
+        "import_too_large" => "If it is to be that large, raise the bounds in the section [imports] and restart.",
+        "import_format_unknown" => "Use a Bulkhead that is at least as new as the one that exported it.",
+        "export_limit_reached" => "Exports expire after a day; they can be deleted with the API before.",
         "not_found" | "method_not_allowed" => "Is this a Bulkhead of the same version as this command?",
         _ => return None,
     })

@@ -7,7 +7,7 @@ use super::args::{CreateMember, Limit, Member, MemberCommand};
 use super::client::{Client, Intent, organization, segment};
 use super::org::{done, present};
 use super::output::{cell, clean, rows, table, titled};
-use super::{Context, Failure, Outcome, Verdict, password};
+use super::{Context, Failure, Outcome, Verdict, erasure, password};
 
 pub(super) async fn run(context: &Context, command: MemberCommand) -> Outcome {
     match command {
@@ -21,6 +21,7 @@ pub(super) async fn run(context: &Context, command: MemberCommand) -> Outcome {
         }
         MemberCommand::Deactivate(member) => change(context, Method::PUT, &member, "Deactivated").await,
         MemberCommand::Reactivate(member) => change(context, Method::DELETE, &member, "Reactivated").await,
+        MemberCommand::Erase(member) => erase(context, &member).await,
     }
 }
 
@@ -68,6 +69,18 @@ async fn change(context: &Context, method: Method, who: &Member, word: &str) -> 
             let path = organization(&who.org.org, &format!("/members/{}/deactivation", segment(&id)));
             let answer = client.call(method, &path, None).await?;
             context.output.answer(&done(answer), || format!("{word} {}.\n", clean(&who.member)))?;
+            Ok(Verdict::Good)
+        })
+        .await
+}
+
+async fn erase(context: &Context, who: &Member) -> Outcome {
+    context
+        .with_client(Intent::Use, async |client| {
+            let id = resolve(client, &who.org.org, &who.member).await?;
+            let path = organization(&who.org.org, &format!("/members/{}/erasure", segment(&id)));
+            let answer = client.call(Method::PUT, &path, None).await?;
+            context.output.answer(&answer, || erasure::of_member(&who.member, &answer))?;
             Ok(Verdict::Good)
         })
         .await

@@ -3,18 +3,22 @@
 //! It owns arguments, exit codes and what is written to standard output and standard error. A command
 //! on data is a request to the `/v1` API and nothing else, whether a server is running, is far away or
 //! is stopped (`client.rs`), so that the rules hold however they are reached; no command opens a file
-//! of the deployment by itself. It leaves alone every rule, and every word that the API says.
+//! of the deployment by itself, but for `catalog rebuild`, without which no server might start. It leaves alone every rule, and every word that the API says.
 //!
 //! Exit codes: 0 done, 1 refused or failed, 2 wrong use of the command line.
 
 mod app;
 mod args;
 mod audit;
+mod backup;
 mod catalog;
 mod client;
 mod config;
 mod doctor;
+mod erasure;
+mod export;
 mod failure;
+mod fleet;
 mod healthcheck;
 mod key;
 mod log;
@@ -22,6 +26,7 @@ mod member;
 mod org;
 mod output;
 mod password;
+mod progress;
 mod serve;
 #[cfg(test)]
 mod tests;
@@ -96,9 +101,12 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::App(command) => app::run(context, command).await,
         Command::Key(command) => key::run(context, command).await,
         Command::Catalog(command) => catalog::run(context, command).await,
+        Command::Fleet(command) => fleet::run(context, command).await,
+        Command::Backup(command) => backup::run(context, command).await,
         Command::Config(command) => config::run(context, command),
         Command::Doctor => doctor::run(context).await,
         Command::Healthcheck => healthcheck::run(context).await,
+        Command::ImportCheck => export::check_import(),
     }
 }
 

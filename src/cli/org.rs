@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 use super::args::{CreateOrg, Limit, OrgCommand};
 use super::client::{Client, Intent, organization};
 use super::output::{cell, clean, details, rows, table, titled};
-use super::{Context, Outcome, Verdict, audit, password};
+use super::{Context, Outcome, Verdict, audit, backup, erasure, export, password};
 
 pub(super) async fn run(context: &Context, command: OrgCommand) -> Outcome {
     match command {
@@ -40,7 +40,44 @@ pub(super) async fn run(context: &Context, command: OrgCommand) -> Outcome {
                 })
                 .await
         }
+        OrgCommand::Erase(erase) => erasure::erase(context, erase).await,
+        OrgCommand::Certificate(wanted) => erasure::certificate(context, wanted).await,
+        OrgCommand::Compact(org) => {
+            context.with_client(Intent::Use, async |client| compact(context, client, &org.org).await).await
+        }
+        OrgCommand::Quota { org, max_bytes, max_members } => {
+            let quotas = json!({ "max_bytes": max_bytes, "max_members": max_members });
+            context
+                .with_client(Intent::Use, async |client| {
+                    let path = organization(&org.org, "");
+                    let answer = client.call(Method::PATCH, &path, Some(json!({ "quotas": quotas }))).await?;
+                    context.output.answer(&answer, || titled(&format!("Limited {}.", clean(&org.org)), &answer))?;
+                    Ok(Verdict::Good)
+                })
+                .await
+        }
         OrgCommand::Audit(command) => audit::run(context, command).await,
+        OrgCommand::Export(args) => export::export(context, args).await,
+        OrgCommand::VerifyExport(args) => export::verify(context, &args),
+        OrgCommand::Import(args) => export::import(context, args).await,
+        OrgCommand::History(org) => {
+            context.with_client(Intent::Use, async |client| backup::history(context, client, &org.org).await).await
+        }
+        OrgCommand::Diff { org, from, to } => {
+            context
+                .with_client(Intent::Use, async |client| {
+                    backup::diff(context, client, &org.org, &from, to.as_deref()).await
+                })
+                .await
+        }
+        OrgCommand::Recover { org, moment } => {
+            context
+                .with_client(Intent::Use, async |client| backup::recover(context, client, &org.org, &moment).await)
+                .await
+        }
+        OrgCommand::Restore(restore) => {
+            context.with_client(Intent::Use, async |client| backup::restore(context, client, &restore).await).await
+        }
     }
 }
 
@@ -75,6 +112,15 @@ async fn list(context: &Context, client: &Client, limit: Limit) -> Outcome {
             &rows(&list, &["slug", "id", "external_id", "state", "url", "created_at"]),
             "There is no organization yet. Make one: bulkhead org create --name NAME --owner-email E-MAIL",
         )
+    })?;
+    Ok(Verdict::Good)
+}
+
+async fn compact(context: &Context, client: &Client, org: &str) -> Outcome {
+    let answer = client.post(&organization(org, "/compaction"), json!({})).await?;
+    context.output.answer(&answer, || {
+        let (before, after) = (cell(&answer, "bytes_before"), cell(&answer, "bytes_after"));
+        format!("Compacted {}: {before} bytes before, {after} after.\n", clean(org))
     })?;
     Ok(Verdict::Good)
 }

@@ -1,6 +1,6 @@
 //! The rules between values: what is well-formed and still would not work, or would not be safe.
 
-use super::sections::{Addressing, Config, MailTransport, SmtpTls};
+use super::sections::{Addressing, Backup, Config, MailTransport, SmtpTls};
 use super::{Problem, Server};
 
 /// Where the rules write to.
@@ -20,7 +20,27 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     check_keys(config, report);
     check_lifetimes(config, report);
     check_mail(config, report);
+    check_backup(&config.backup, report);
     check_log(config, report);
+}
+
+fn check_backup(backup: &Backup, report: &mut Report<'_>) {
+    let is_bucket = backup.url.starts_with("s3://");
+    if !backup.url.is_empty() && !is_bucket && !backup.url.starts_with("file:///") {
+        report.add("backup.url", "must be file:///a/folder, s3://bucket/prefix, or empty for no backup");
+    }
+    if backup.access_key_id.is_empty() != backup.secret_access_key.is_empty() {
+        report.add("backup.secret_access_key", "goes with backup.access_key_id: set both or neither");
+    }
+    if backup.endpoint.starts_with("http://") && !backup.allow_http {
+        report.add("backup.endpoint", "is plain http; use https, or set backup.allow_http for a store on this machine");
+    }
+    if !is_bucket && !backup.endpoint.is_empty() {
+        report.add("backup.endpoint", "is of an S3 store, and backup.url does not begin with s3://");
+    }
+    if backup.retention_hours < backup.snapshot_hours {
+        report.add("backup.retention_hours", "must be at least backup.snapshot_hours");
+    }
 }
 
 fn check_public_url(server: &Server, report: &mut Report<'_>) {

@@ -22,8 +22,8 @@ use crate::base::HostName;
 
 pub use problem::{Problem, Problems};
 pub use sections::{
-    Addressing, Config, Files, Keys, Lockout, Log, LogFormat, Mail, MailTransport, Organizations, Password, RateLimits,
-    Server, Sessions, SignUp, SmtpTls, Tokens,
+    Addressing, Backup, Config, Files, Keys, Lockout, Log, LogFormat, Mail, MailTransport, Organizations, Password,
+    RateLimits, Server, Sessions, SignUp, SmtpTls, Tokens,
 };
 
 /// What every environment variable of Bulkhead begins with.

@@ -100,7 +100,11 @@ config! {
     tokens: Tokens,
     lockout: Lockout,
     rate_limits: RateLimits,
+    quotas: Quotas,
     mail: Mail,
+    backup: Backup,
+    exports: Exports,
+    imports: Imports,
     log: Log,
 }
 
@@ -248,6 +252,14 @@ section! {
 }
 
 section! {
+    /// What an organization may take up that operators have set no limit for; 0 for no limit.
+    Quotas = "quotas" {
+        max_bytes: u64 = 0, in 0..=1 << 50;
+        max_members: u64 = 0, in 0..=1_000_000_000;
+    }
+}
+
+section! {
     /// How mail leaves.
     Mail = "mail" {
         transport: MailTransport = MailTransport::Mailbox;
@@ -277,6 +289,66 @@ choice! {
         /// From the first byte (RFC 8314).
         Tls = "tls",
         None = "none",
+    }
+}
+
+section! {
+    /// Continuous backup, in Litestream's format.
+    Backup = "backup" {
+        /// Where to: `file:///var/backups/bulkhead` or `s3://bucket/prefix`; empty for no backup.
+        url: String = String::new();
+        /// Of an S3 store other than Amazon's.
+        endpoint: String = String::new();
+        region: String = String::new();
+        /// Both or neither; without them, what the machine is given.
+        access_key_id: String = String::new();
+        secret_access_key: Secret = Secret::new(String::new());
+        /// The bucket in the path and not in the host name, as most stores other than Amazon's need it.
+        force_path_style: bool = false;
+        /// Whether an endpoint may be plain http.
+        allow_http: bool = false;
+        /// How long the store may take to answer.
+        timeout_seconds: u64 = 30, in 1..=600;
+        /// From a commit to its being shipped.
+        delay_milliseconds: u64 = 1000, in 10..=60_000;
+        /// Organizations that are shipped at the same moment.
+        workers: usize = 4, in 1..=256;
+        /// Between two snapshots of an organization that is written to.
+        snapshot_hours: u64 = 24, in 1..=24 * 31;
+        /// How far back a restore reaches.
+        retention_hours: u64 = 7 * 24, in 1..=24 * 366;
+        /// The same for the keyring: so long a destroyed key could be had back from an old copy of the store.
+        keyring_retention_hours: u64 = 24, in 1..=24 * 366;
+    }
+}
+
+section! {
+    /// Archives that organizations are exported to.
+    Exports = "exports" {
+        /// How long one lies there to be fetched.
+        keep_hours: u64 = 24, in 1..=24 * 31;
+        /// Of one organization at a time.
+        max_per_organization: usize = 5, in 1..=100;
+        /// Of the file that is exported.
+        max_bytes_mib: u64 = 4096, in 1..=1 << 20;
+    }
+}
+
+section! {
+    /// What an archive that is imported may cost.
+    Imports = "imports" {
+        /// Of the upload.
+        max_bytes_mib: u64 = 1024, in 1..=1 << 20;
+        /// Of the database in it.
+        max_unpacked_mib: u64 = 4096, in 1..=1 << 20;
+        /// Of all its tables.
+        max_rows: u64 = 10_000_000, in 1..=10_000_000_000;
+        /// What the process that checks it may take.
+        check_seconds: u64 = 300, in 1..=3600;
+        check_memory_mib: u64 = 1024, in 512..=1 << 20;
+        /// The program that checks, called with the one argument `import-check`; empty for this one. For a wrapper that
+        /// confines it further.
+        check_program: PathBuf = PathBuf::new();
     }
 }
 

@@ -12,6 +12,46 @@ pub fn sha256(data: &[u8]) -> [u8; 32] {
     array(digest::digest(&digest::SHA256, data).as_ref())
 }
 
+/// SHA-256 of everything that can be read, and how many bytes that were.
+pub fn sha256_of(mut from: impl std::io::Read) -> std::io::Result<([u8; 32], u64)> {
+    let (mut context, mut buffer, mut bytes) = (digest::Context::new(&digest::SHA256), vec![0; 64 << 10], 0);
+    loop {
+        match from.read(&mut buffer)? {
+            0 => return Ok((array(context.finish().as_ref()), bytes)),
+            count => {
+                context.update(buffer.get(..count).unwrap_or_default());
+                bytes += count as u64;
+            }
+        }
+    }
+}
+
+/// SHA-256 of what comes piece by piece, such as a file.
+pub struct Sha256(digest::Context);
+
+impl Sha256 {
+    #[must_use]
+    pub fn new() -> Self {
+        Self(digest::Context::new(&digest::SHA256))
+    }
+
+    pub fn update(&mut self, piece: &[u8]) {
+        self.0.update(piece);
+    }
+
+    /// In hexadecimal.
+    #[must_use]
+    pub fn finish(self) -> String {
+        hex::encode(self.0.finish().as_ref())
+    }
+}
+
+impl Default for Sha256 {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// What is stored of a credential: SHA-256 of its text. No salt and no work factor are needed, since
 /// 256 random bits cannot be guessed.
 #[must_use]

@@ -1,12 +1,13 @@
 //! F1, cryptography: the only room that makes random bits, hashes, seals and signs.
 //!
 //! It owns the choice of algorithms (SHA-256, HMAC-SHA256, HKDF-SHA256, AES-256-GCM, Argon2id, RS256
-//! and ES256, all but Argon2id from AWS-LC) and the threads that do the slow ones. It may touch
+//! and ES256, all but Argon2id from AWS-LC; age for what leaves the house in a file) and the threads that do the slow ones. It may touch
 //! `base` and nothing else. It leaves alone where keys are kept, what a claim means, when something
 //! expires and who may ask: it has no clock, no file and no table.
 
 mod aead;
 mod background;
+pub mod envelope;
 pub mod hash;
 pub mod password;
 pub mod random;

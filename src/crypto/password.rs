@@ -129,6 +129,12 @@ impl PasswordHasher {
     }
 }
 
+/// Whether a PHC string from elsewhere is one that can be compared with, at a price that we agree to.
+#[must_use]
+pub fn is_usable(phc: &str) -> bool {
+    phc.len() <= 512 && Stored::parse(phc).is_some()
+}
+
 /// The next job; idle threads wait for the lock, one of them for the queue. `None` at the end.
 fn next(receiver: &Mutex<Receiver<Job>>) -> Option<Job> {
     receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()

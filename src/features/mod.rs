@@ -10,7 +10,12 @@ pub mod api;
 pub mod api_key;
 pub mod application;
 pub mod audit;
+pub mod backup;
+pub mod erasure;
+pub mod export;
+pub mod fleet;
 pub mod idempotency;
+pub mod import;
 pub mod member;
 pub mod membership;
 pub mod oauth;
@@ -26,6 +31,7 @@ pub mod status;
 
 use std::time::Duration;
 
+use crate::backup::Backups;
 use crate::base::{Clock, OrganizationId};
 use crate::catalog::{Catalog, Directory};
 use crate::crypto::{HashParameters, KeyStock, MacKey, PasswordHasher, TokenBox};
@@ -55,7 +61,10 @@ pub struct Services {
     pub mac: MacKey,
     pub limits: Limits,
     pub policy: organization::PolicyDefaults,
+    pub quotas: organization::QuotaDefaults,
     pub tokens: TokenLifetimes,
+    /// Archives that wait to be fetched.
+    pub exports: export::Shelf,
     /// Whether mail goes to the local mailbox page instead of out.
     pub local_mailbox: bool,
 }
@@ -70,6 +79,13 @@ pub struct DeploymentState {
     pub tenants: Tenants,
     pub sign_up: SignUpRules,
     pub mailer: Arc<Mailer>,
+    pub fleet: fleet::Desk,
+    /// Wakes whoever erases organizations.
+    pub erasures: erasure::Desk,
+    /// Where copies go, if a backup is configured.
+    pub backups: Option<Backups>,
+    /// Looks at what is uploaded.
+    pub imports: import::Checker,
 }
 
 /// Who may create organizations.

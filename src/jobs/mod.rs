@@ -4,6 +4,7 @@
 //! something was put into its outbox, and is looked after then.
 
 mod delivery;
+pub mod erasure;
 mod tidy;
 
 use std::sync::Arc;
@@ -41,12 +42,13 @@ impl Jobs {
 
 /// Starts them; they end with the runtime, or when the last sender of calls is gone.
 pub fn start(jobs: Jobs, mut calls: Calls) {
-    let limits = jobs.state.limits.clone();
+    let (limits, state) = (jobs.state.limits.clone(), jobs.state.clone());
     tokio::spawn(async move {
         let mut every = tokio::time::interval(Duration::from_secs(60));
         loop {
             every.tick().await;
             limits.tidy();
+            tokio::task::block_in_place(|| state.exports.sweep(state.clock.now()));
         }
     });
     tokio::spawn(async move {

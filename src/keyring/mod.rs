@@ -6,19 +6,34 @@
 //! never written here.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use moka::sync::Cache;
+use serde::{Deserialize, Serialize};
 
-use crate::base::{Clock, Error, OrganizationId, Result, codes};
-use crate::crypto::{DataKey, MasterKey};
-use crate::sqlite::{Database, KeyringDb, Opening, bytes_of_new, params};
+use crate::base::{Clock, Error, OrganizationId, Result, Timestamp, codes};
+use crate::crypto::{DataKey, MasterKey, hash};
+use crate::sqlite::{Backup, Database, KeyringDb, Opening, Still, bytes_of_new, params};
 
 const MIGRATIONS: &[&str] = &[include_str!("0001_initial.sql")];
 const DEPLOYMENT: &str = "deployment";
 
-/// The keyring of a data directory.
-pub struct Keyring {
+/// What can be said of a data key without telling it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct WrappedKey {
+    /// Of its wrapped form, in hexadecimal.
+    pub sha256: String,
+    /// The master key that it is wrapped with.
+    pub master_key_id: String,
+    pub created_at: Timestamp,
+}
+
+/// The keyring of a data directory; cheap to clone.
+#[derive(Clone)]
+pub struct Keyring(Arc<Inner>);
+
+struct Inner {
     database: Database<KeyringDb>,
     master: MasterKey,
     /// Keys that were unwrapped lately; whatever is destroyed leaves it as well.
@@ -31,14 +46,15 @@ const KNOWN: u64 = 10_000;
 
 impl Keyring {
     /// Opens the ring, making an empty one on first use. Blocking.
-    pub fn open(directory: &Path, master: MasterKey, clock: Clock) -> Result<Self> {
+    pub fn open(directory: &Path, master: MasterKey, clock: Clock, backup: Backup) -> Result<Self> {
         let path = directory.join("keyring.sqlite");
         if !path.exists() {
             let bytes = bytes_of_new::<KeyringDb>(directory, MIGRATIONS)?;
             crate::sqlite::place_file(&path, &bytes)?;
         }
-        let database = Database::open(Opening { path: &path, migrations: MIGRATIONS, readers: 2, clock })?;
-        Ok(Self { database, master, known: Cache::new(KNOWN), destroyed: AtomicU64::new(0) })
+        let database = Database::open(Opening { path: &path, migrations: MIGRATIONS, readers: 2, clock, backup })?;
+        let (known, destroyed) = (Cache::new(KNOWN), AtomicU64::new(0));
+        Ok(Self(Arc::new(Inner { database, master, known, destroyed })))
     }
 
     /// Makes the data key of a new organization; the same one again if a crash came in between.
@@ -48,17 +64,17 @@ impl Keyring {
 
     /// The data key of an organization.
     pub async fn get(&self, organization: OrganizationId) -> Result<DataKey> {
-        if let Some(key) = self.known.get(&organization) {
+        if let Some(key) = self.0.known.get(&organization) {
             return Ok(key);
         }
-        let seen = self.destroyed.load(Ordering::SeqCst);
+        let seen = self.0.destroyed.load(Ordering::SeqCst);
         let found = self.find(&organization.to_string()).await?;
         let missing = || Error::new(&codes::ORGANIZATION_UNAVAILABLE).because("its data key is not in the keyring");
         let key = found.ok_or_else(missing)?;
-        self.known.insert(organization, key.clone());
+        self.0.known.insert(organization, key.clone());
         // One that was destroyed while it was read must not outlive that here.
-        if self.destroyed.load(Ordering::SeqCst) != seen {
-            self.known.invalidate(&organization);
+        if self.0.destroyed.load(Ordering::SeqCst) != seen {
+            self.0.known.invalidate(&organization);
         }
         Ok(key)
     }
@@ -68,14 +84,38 @@ impl Keyring {
         self.get_or_create(DEPLOYMENT).await
     }
 
-    /// Destroys a key: whatever it sealed is gone, in every copy.
+    /// Destroys a key: whatever it sealed is gone, in every copy. When this returns, the wrapped key is neither in
+    /// the file nor in its WAL: pages are overwritten (`secure_delete`), and the WAL is cut off.
     pub async fn destroy(&self, organization: OrganizationId) -> Result<()> {
-        self.database
+        self.0
+            .database
             .write(|db| db.execute("DELETE FROM data_key WHERE name = ?", params![organization.to_string()]))
             .await?;
-        self.destroyed.fetch_add(1, Ordering::SeqCst);
-        self.known.invalidate(&organization);
-        Ok(())
+        self.0.destroyed.fetch_add(1, Ordering::SeqCst);
+        self.0.known.invalidate(&organization);
+        self.0.database.fold().await
+    }
+
+    /// A key as it is kept: of no use without the master key, and enough to say later which one was destroyed.
+    pub async fn wrapped(&self, organization: OrganizationId) -> Result<Option<WrappedKey>> {
+        self.0
+            .database
+            .read(|db| {
+                db.one(
+                    "SELECT wrapped, master_key_id, created_at FROM data_key WHERE name = ?",
+                    params![organization.to_string()],
+                    |row| {
+                        let sha256 = hex::encode(hash::sha256(&row.get::<_, Vec<u8>>(0)?));
+                        Ok(WrappedKey { sha256, master_key_id: row.get(1)?, created_at: row.get(2)? })
+                    },
+                )
+            })
+            .await
+    }
+
+    /// Works on the file between two of its transactions; for backups.
+    pub async fn still<T>(&self, work: impl FnOnce(&mut Still<'_>) -> Result<T>) -> Result<T> {
+        self.0.database.still(work).await
     }
 
     /// Whether there is a key for the organization.
@@ -88,14 +128,15 @@ impl Keyring {
             return Ok(key);
         }
         let key = DataKey::generate();
-        let wrapped = self.master.wrap(name, &key);
+        let wrapped = self.0.master.wrap(name, &key);
         let stored = self
+            .0
             .database
             .write(|db| {
                 db.execute(
                     "INSERT INTO data_key (name, wrapped, master_key_id, created_at) VALUES (?, ?, ?, ?)
                      ON CONFLICT (name) DO NOTHING",
-                    params![name, wrapped, self.master.id(), db.now()],
+                    params![name, wrapped, self.0.master.id(), db.now()],
                 )
             })
             .await?;
@@ -105,6 +146,7 @@ impl Keyring {
 
     async fn find(&self, name: &str) -> Result<Option<DataKey>> {
         let row = self
+            .0
             .database
             .read(|db| {
                 db.one("SELECT wrapped, master_key_id FROM data_key WHERE name = ?", params![name], |row| {
@@ -113,11 +155,11 @@ impl Keyring {
             })
             .await?;
         row.map(|(wrapped, master_key_id)| {
-            self.master.unwrap(name, &wrapped).map_err(|_| {
-                let why = if master_key_id == self.master.id() {
+            self.0.master.unwrap(name, &wrapped).map_err(|_| {
+                let why = if master_key_id == self.0.master.id() {
                     "it was changed, or moved here from elsewhere".to_owned()
                 } else {
-                    let ours = self.master.id();
+                    let ours = self.0.master.id();
                     format!("it was wrapped by another master key ({master_key_id}; this server has {ours})")
                 };
                 if name == DEPLOYMENT {

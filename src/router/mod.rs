@@ -29,7 +29,8 @@ pub use watch::Watch;
 use crate::features::api_key::http::{Authenticator, authenticate};
 use crate::features::idempotency::http::{Replays, replay};
 use crate::features::{
-    DeploymentState, TenantState, account, api, oauth, password, provisioning, recovery, session, sign_up,
+    DeploymentState, TenantState, account, api, export, import, oauth, password, provisioning, recovery, session,
+    sign_up,
 };
 use crate::web::Caller;
 use crate::web::csrf::{self, Guard};
@@ -42,6 +43,7 @@ pub fn tenant(state: &TenantState) -> Router {
         .merge(password::http::routes())
         .merge(recovery::http::routes())
         .merge(account::http::routes())
+        .merge(export::pages::routes())
         .merge(sign_up::http::tenant_routes())
         .merge(oauth::http::pages())
         .layer(middleware::from_fn_with_state(guard, csrf::layer));
@@ -69,7 +71,10 @@ pub fn deployment(state: &DeploymentState, document: utoipa::openapi::OpenApi) -
 /// The API, and the document that describes it.
 pub fn api(state: &DeploymentState, authenticator: Authenticator) -> (Router, utoipa::openapi::OpenApi) {
     let tenant = api::tenant_api().merge(provisioning::http::tenant_api()).with_state(state.tenant.clone());
-    let deployment = api::deployment_api().merge(provisioning::http::deployment_api()).with_state(state.clone());
+    let deployment = api::deployment_api()
+        .merge(provisioning::http::deployment_api())
+        .merge(import::http::deployment_api())
+        .with_state(state.clone());
     let (router, document) = OpenApiRouter::new().merge(tenant).merge(deployment).split_for_parts();
     let replays = Replays::new(state.catalog.clone());
     let router = router

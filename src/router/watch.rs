@@ -11,9 +11,12 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::front::Peer;
+use super::front::{Peer, is_upload};
 use crate::base::{Error, codes};
 use crate::web::{Failure, RequestInfo};
+
+/// However large an upload is and however slow its line.
+const UPLOAD: Duration = Duration::from_secs(3600);
 
 /// The bounds, and what a request is judged by.
 #[derive(Clone)]
@@ -68,6 +71,8 @@ pub async fn bounds(State(watch): State<Watch>, request: Request, next: Next) ->
         return Failure::from(Error::new(&codes::OVERLOADED).retry_after(Duration::from_secs(1))).into_response();
     };
     let is_read = request.method().is_safe();
+    // The pieces of an upload have a bound of their own each, and so has what is done with it.
+    let timeout = if is_upload(&request) { UPLOAD } else { watch.timeout };
     let work = async move {
         let response = next.run(request).await;
         drop(permit);
@@ -76,10 +81,10 @@ pub async fn bounds(State(watch): State<Watch>, request: Request, next: Next) ->
     // What changes something runs to its end in a task of its own: neither a client that hangs up nor
     // the timeout may leave the second half of a change undone.
     let answer = if is_read {
-        tokio::time::timeout(watch.timeout, work).await.ok()
+        tokio::time::timeout(timeout, work).await.ok()
     } else {
         let task = tokio::spawn(work.in_current_span());
-        tokio::time::timeout(watch.timeout, task).await.ok().map(|ended| {
+        tokio::time::timeout(timeout, task).await.ok().map(|ended| {
             let failed = |error| Failure::from(Error::internal("a request did not end").source(error));
             ended.map_err(failed).unwrap_or_else(IntoResponse::into_response)
         })

@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::handle::{Kind, Read, Write};
 use super::open::{Mode, check_stamp, migrate, open};
+use super::still::{unread_mark, wal_of};
 use crate::base::{Clock, Error, Result, codes};
 
 /// How long a request waits for its turn at a file before it is told to come back.
@@ -34,6 +35,17 @@ pub struct Opening<'a> {
     /// Read-only connections at the most.
     pub readers: u32,
     pub clock: Clock,
+    pub backup: Backup,
+}
+
+/// What a backup of the file asks of the one who writes it.
+#[derive(Clone, Default)]
+pub enum Backup {
+    /// Nothing reads the WAL: it is folded whenever that is convenient.
+    #[default]
+    None,
+    /// The WAL is folded in [`Database::still`] by whoever has read it; this is called after each commit.
+    Wal(Arc<dyn Fn() + Send + Sync>),
 }
 
 /// An open file of kind `K`.
@@ -52,8 +64,12 @@ pub struct Database<K: Kind> {
     read_gate: Semaphore,
     /// Connections that may still be added.
     spare_readers: AtomicUsize,
-    commits: AtomicU64,
-    dirty: AtomicBool,
+    pub(super) commits: AtomicU64,
+    pub(super) dirty: AtomicBool,
+    pub(super) backup: Backup,
+    /// What the file may grow to, 0 for no bound; and what the writer's connection was told.
+    pub(super) most_bytes: AtomicU64,
+    pub(super) bound_set: AtomicU64,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -84,6 +100,9 @@ impl<K: Kind> Database<K> {
             spare_readers: AtomicUsize::new((opening.readers as usize).saturating_sub(1)),
             commits: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
+            backup: opening.backup,
+            most_bytes: AtomicU64::new(0),
+            bound_set: AtomicU64::new(0),
             kind: PhantomData,
         })
     }
@@ -110,17 +129,40 @@ impl<K: Kind> Database<K> {
     /// The closure runs to its end even if the client has gone, so what it does must be idempotent
     /// or single-use.
     pub async fn write<T>(&self, work: impl FnOnce(&Write<'_, K>) -> Result<T>) -> Result<T> {
-        let _turn = turn(&self.write_gate).await?;
+        self.write_within(true, work).await
+    }
+
+    /// The same where the file is as large as it may be: for what ends, revokes or deletes something.
+    pub async fn write_beyond<T>(&self, work: impl FnOnce(&Write<'_, K>) -> Result<T>) -> Result<T> {
+        self.write_within(false, work).await
+    }
+
+    async fn write_within<T>(&self, is_bounded: bool, work: impl FnOnce(&Write<'_, K>) -> Result<T>) -> Result<T> {
+        let _turn = self.turn_to_write().await?;
         tokio::task::block_in_place(|| {
             self.with_writer(|connection| {
-                let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
-                let value = work(&Write::new(&transaction, self.clock.now()))?;
+                self.set_bound(connection, is_bounded)?;
+                let transaction = Transaction::new_unchecked(&*connection, TransactionBehavior::Immediate)?;
+                let value = match work(&Write::new(&transaction, self.clock.now())) {
+                    Ok(value) => value,
+                    Err(error) => {
+                        drop(transaction);
+                        return Err(self.name_the_bound(connection, error));
+                    }
+                };
                 let committed = transaction.commit();
                 // Even where it failed: whatever it left, nobody shall take what was read before for new.
                 self.commits.fetch_add(1, Ordering::SeqCst);
                 committed?;
                 self.dirty.store(true, Ordering::Relaxed);
-                if self.wal_bytes() > CHECKPOINT_BYTES {
+                let most = match &self.backup {
+                    Backup::None => CHECKPOINT_BYTES,
+                    Backup::Wal(written) => {
+                        written();
+                        16 * CHECKPOINT_BYTES
+                    }
+                };
+                if self.wal_bytes() > most && self.may_fold_unread() {
                     checkpoint(connection);
                 }
                 Ok(value)
@@ -130,7 +172,7 @@ impl<K: Kind> Database<K> {
 
     /// Folds the WAL into the file, if something was written. Blocking; for eviction and shutdown.
     pub fn settle(&self) {
-        if self.dirty.swap(false, Ordering::Relaxed) {
+        if matches!(self.backup, Backup::None) && self.dirty.swap(false, Ordering::Relaxed) {
             let folded = self.with_writer(|connection| {
                 checkpoint(connection);
                 Ok(())
@@ -138,6 +180,30 @@ impl<K: Kind> Database<K> {
             if let Err(error) = folded {
                 tracing::warn!(?error, "a file was not folded; it will be after the next write");
             }
+        }
+    }
+
+    /// Folds the WAL into the file and cuts it off, so that what was deleted is in neither.
+    pub async fn fold(&self) -> Result<()> {
+        let _turn = self.turn_to_write().await?;
+        tokio::task::block_in_place(|| self.fold_now())
+    }
+
+    /// The same, for whoever shares the file with nobody. Blocking. What a backup has not read yet is marked as
+    /// such: it starts over.
+    pub fn fold_now(&self) -> Result<()> {
+        if !self.may_fold_unread() {
+            return Err(Error::internal("the mark of an unread WAL could not be written"));
+        }
+        self.with_writer(|connection| {
+            checkpoint(connection);
+            Ok(())
+        })?;
+        // A reader that is still in it keeps it from being cut off.
+        if self.wal_bytes() == 0 {
+            Ok(())
+        } else {
+            Err(Error::new(&codes::ORGANIZATION_BUSY).because("a WAL is in use"))
         }
     }
 
@@ -190,7 +256,7 @@ impl<K: Kind> Database<K> {
     }
 
     /// For a holder of a permit of the gate.
-    fn with_reader<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    pub(super) fn with_reader<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let first = locked(&self.reader).take();
         let Some(connection) = first else {
             let pool = self.more_readers.get_or_init(|| pool(&self.path, self.most_readers));
@@ -205,18 +271,25 @@ impl<K: Kind> Database<K> {
     }
 
     /// For the holder of the permit of the gate, or while nobody else is there.
-    fn with_writer<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+    pub(super) fn with_writer<T>(&self, work: impl FnOnce(&mut Connection) -> Result<T>) -> Result<T> {
         let mut place = locked(&self.writer);
-        let connection = match place.take().filter(Connection::is_autocommit) {
+        let mut connection = match place.take().filter(Connection::is_autocommit) {
             Some(connection) => connection,
-            None => open(&self.path, Mode::Write)?,
+            None => {
+                self.bound_set.store(0, Ordering::SeqCst);
+                open(&self.path, Mode::Write)?
+            }
         };
-        let result = work(&connection);
+        let result = work(&mut connection);
         *place = Some(connection);
         result
     }
 
-    async fn turn_to_read(&self) -> Result<SemaphorePermit<'_>> {
+    pub(super) async fn turn_to_write(&self) -> Result<SemaphorePermit<'_>> {
+        turn(&self.write_gate).await
+    }
+
+    pub(super) async fn turn_to_read(&self) -> Result<SemaphorePermit<'_>> {
         if let Ok(permit) = self.read_gate.try_acquire() {
             return Ok(permit);
         }
@@ -233,11 +306,15 @@ impl<K: Kind> Database<K> {
         turn(&self.read_gate).await
     }
 
+    /// The backup is far behind: better that it starts over than that the disk fills up. It must learn of that,
+    /// also after a crash.
+    fn may_fold_unread(&self) -> bool {
+        matches!(self.backup, Backup::None) || std::fs::write(unread_mark(&self.path), []).is_ok()
+    }
+
     fn wal_bytes(&self) -> u64 {
-        let mut wal = self.path.clone().into_os_string();
-        wal.push("-wal");
         // The WAL carries no locks: looking at its size is harmless, unlike at the file itself.
-        std::fs::metadata(wal).map_or(0, |metadata| metadata.len())
+        std::fs::metadata(wal_of(&self.path)).map_or(0, |metadata| metadata.len())
     }
 }
 
@@ -274,7 +351,7 @@ async fn turn(gate: &Semaphore) -> Result<SemaphorePermit<'_>> {
     }
 }
 
-fn checkpoint(connection: &Connection) {
+pub(super) fn checkpoint(connection: &Connection) {
     // Busy is no fault: a reader is still in the WAL, and the next checkpoint will get it.
     if let Err(error) = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())) {
         tracing::warn!(%error, "checkpoint failed; it will be tried again");
@@ -329,7 +406,8 @@ mod tests {
     fn database(directory: &Path, readers: u32) -> Arc<Database<CatalogDb>> {
         let path = directory.join("things.sqlite");
         place_file(&path, &bytes_of_new::<CatalogDb>(directory, MIGRATIONS).unwrap()).unwrap();
-        let opening = Opening { path: &path, migrations: MIGRATIONS, readers, clock: Clock::system() };
+        let opening =
+            Opening { path: &path, migrations: MIGRATIONS, readers, clock: Clock::system(), backup: Backup::None };
         Arc::new(Database::open(opening).unwrap())
     }
 

@@ -1,9 +1,12 @@
 //! What SQLite says, in the words of the house.
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 
 use crate::base::{Error, codes};
 use std::time::Duration;
+
+/// When to try again where the disk takes nothing: somebody has to make room.
+const COME_BACK: Duration = Duration::from_secs(10);
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
@@ -15,11 +18,23 @@ impl From<rusqlite::Error> for Error {
                 ErrorCode::DatabaseCorrupt
                 | ErrorCode::NotADatabase
                 | ErrorCode::CannotOpen
-                | ErrorCode::DiskFull
-                | ErrorCode::SystemIoFailure
                 | ErrorCode::ReadOnly
                 | ErrorCode::PermissionDenied,
             ) => Self::new(&codes::ORGANIZATION_UNAVAILABLE),
+            Some(ErrorCode::DiskFull) => Self::new(&codes::STORAGE_FULL).retry_after(COME_BACK),
+            Some(ErrorCode::SystemIoFailure) => match error.sqlite_error().map(|error| error.extended_code) {
+                // A disk that reads and does not write: what was asked is undone, and what is there can be read.
+                Some(
+                    ffi::SQLITE_IOERR_WRITE
+                    | ffi::SQLITE_IOERR_FSYNC
+                    | ffi::SQLITE_IOERR_DIR_FSYNC
+                    | ffi::SQLITE_IOERR_TRUNCATE
+                    | ffi::SQLITE_IOERR_SHMSIZE
+                    | ffi::SQLITE_IOERR_SHMMAP
+                    | ffi::SQLITE_IOERR_SHMOPEN,
+                ) => Self::new(&codes::STORAGE_FAILED).retry_after(COME_BACK),
+                _ => Self::new(&codes::ORGANIZATION_UNAVAILABLE),
+            },
             _ => Self::internal("database"),
         };
         wrapped.source(error)

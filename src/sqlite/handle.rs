@@ -83,6 +83,10 @@ impl<'c, K: Kind> Write<'c, K> {
         Self(Read::new(connection, now))
     }
 
+    pub(super) fn connection(&self) -> &'c Connection {
+        self.0.connection
+    }
+
     /// Runs one statement; returns how many rows it changed.
     pub fn execute(&self, sql: &'static str, params: impl Params) -> Result<usize> {
         Ok(self.0.connection.prepare_cached(sql)?.execute(params)?)

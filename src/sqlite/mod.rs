@@ -11,17 +11,32 @@
 
 #![allow(clippy::disallowed_types, reason = "the one room that names rusqlite and r2d2")]
 
+mod aside;
+mod compact;
 mod database;
 mod error;
 mod handle;
+mod keep;
 mod open;
+mod salvage;
+mod snapshot;
+mod still;
+mod untrusted;
 mod values;
 
-pub use database::{Database, Opening};
+pub use aside::{Aside, Examination};
+pub use compact::{Compacted, require_room};
+pub use database::{Backup, Database, Opening};
 pub use error::is_damage;
 pub use handle::{Kind, Read, Write};
+pub use keep::{copy_file, kept_before};
 pub use open::{build, bytes_of_new, place_file, sync_directory, version};
+pub use rusqlite::types::Value;
 pub use rusqlite::{Row, params};
+pub use salvage::Salvaged;
+pub use snapshot::Private;
+pub use still::{Still, unfolded};
+pub use untrusted::{Flaw, Untrusted};
 pub use values::unfit;
 
 /// What a row mapper returns: the first column that does not fit ends it.

@@ -9,10 +9,13 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, ffi};
 
 use super::handle::{Kind, Write};
+use super::keep::keep_before;
 use crate::base::{Error, Result, Timestamp, codes};
 
 /// SQLite before 3.51.3 has a race in resetting the WAL that can lose commits.
 const OLDEST: i32 = 3_051_003;
+/// How long a statement waits for another connection's lock.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How a connection may use its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +37,7 @@ pub(super) fn open(path: &Path, mode: Mode) -> Result<Connection> {
     configure_library()?;
     let access = if mode == Mode::Read { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(PATIENCE)?;
     for (option, value) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
         (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
@@ -94,7 +97,11 @@ pub(super) fn migrate<K: Kind>(connection: &Connection, migrations: &[&'static s
             K::NAME
         )));
     }
+    let is_new = version == 0;
     for (step, sql) in (version + 1..).zip(&migrations[usize::try_from(version).unwrap_or(0)..]) {
+        if !is_new {
+            keep_before(connection, step - 1, sql)?;
+        }
         let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
         // Another connection may have been faster.
         if check_stamp::<K>(&transaction)? < step {
@@ -155,7 +162,7 @@ fn io(what: &str, path: &Path, error: std::io::Error) -> Error {
 }
 
 /// Once, before the first connection: memory for thousands of connections instead of for one.
-fn configure_library() -> Result<()> {
+pub(super) fn configure_library() -> Result<()> {
     static ONCE: Once = Once::new();
     #[allow(unsafe_code, reason = "sqlite3_config has no safe binding; it runs once, before any connection exists")]
     ONCE.call_once(|| unsafe {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
 use super::open_files::Tenants;
-use super::{MIGRATIONS, path};
+use super::path;
 use crate::base::{Error, OrganizationId, Result, codes};
 use crate::catalog::Claim;
 use crate::crypto::Sealer;
@@ -36,6 +36,7 @@ impl Tenants {
             fs::rename(&workshop, &place).map_err(|error| failed("cannot place", &place, error))?;
             // All of them after the rename: a file system with a journal then writes it once.
             changed.into_iter().try_for_each(sync_directory)?;
+            self.wrote(id);
             Ok(value)
         })
     }
@@ -76,7 +77,7 @@ impl Tenants {
         if let Some(bytes) = &*template {
             return Ok(Arc::clone(bytes));
         }
-        let bytes = Arc::new(bytes_of_new::<TenantDb>(&self.0.root.join(".building"), MIGRATIONS)?);
+        let bytes = Arc::new(bytes_of_new::<TenantDb>(&self.0.root.join(".building"), self.schema())?);
         Ok(Arc::clone(template.insert(bytes)))
     }
 }

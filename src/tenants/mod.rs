@@ -3,15 +3,27 @@
 //!
 //! It owns the directory `orgs/`. A [`Tenant`] is the only way to an organization's data, and
 //! [`Tenants::open`] is the only way to a [`Tenant`]: it takes a [`TenantRoute`], which only the
-//! catalog's directory can make. It knows one fact about what is inside a file: its stamp.
+//! catalog's directory can make. It knows of what is inside a file its stamp and the names that lead
+//! to it.
 
+mod copy;
 mod create;
+mod hold;
+mod leftovers;
+mod look;
+mod migrate;
 mod open_files;
 mod path;
 mod tenant;
 
+pub use hold::{Held, KeptFile};
+pub use look::{Depth, Look, Names, Seen, Standing, file_in, look_at, shards, standing_in};
 pub use open_files::{Limits, Occasion, Tenants};
 pub use tenant::Tenant;
 
 /// The schema of an organization's file, oldest step first.
-pub const MIGRATIONS: &[&str] = &[include_str!("../../tenant-schema/0001_initial.sql")];
+pub const MIGRATIONS: &[&str] = &[
+    include_str!("../../tenant-schema/0001_initial.sql"),
+    include_str!("../../tenant-schema/0002_views.sql"),
+    include_str!("../../tenant-schema/0003_care.sql"),
+];

@@ -1,9 +1,9 @@
 //! The open files: found on demand, opened once at a time, bounded, evicted least recently used first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use lru::LruCache;
@@ -11,13 +11,14 @@ use moka::sync::Cache;
 use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
-use super::tenant::{Open, Tenant};
-use super::{MIGRATIONS, path};
+use super::hold::{self, Handles};
+use super::path;
+use super::tenant::{Open, Tenant, backstop};
 use crate::base::{Clock, Error, OrganizationId, Result, codes};
 use crate::catalog::TenantRoute;
 use crate::crypto::Sealer;
 use crate::keyring::Keyring;
-use crate::sqlite::{Database, Opening, TenantDb};
+use crate::sqlite::{Backup, Database, Opening, TenantDb};
 
 /// A connection with the whole schema parsed, its page cache and the shared memory of the WAL.
 const BYTES_PER_CONNECTION: u64 = 300 << 10;
@@ -44,6 +45,8 @@ pub struct Limits {
     pub opening: usize,
     /// Read-only connections a file.
     pub readers: u32,
+    /// What an organization's data may take up that has no limit of its own; 0 is no limit.
+    pub file_bytes: u64,
 }
 
 impl Limits {
@@ -82,15 +85,25 @@ pub(super) struct Inner {
     opening: Semaphore,
     faults: Faults,
     attention: Attention,
+    /// Files that are open, also those that nobody else is given any more.
+    pub handles: Handles,
+    /// Told of every commit, where files are backed up.
+    written: OnceLock<Written>,
+    /// Where it is not the product's own.
+    pub schema: OnceLock<&'static [&'static str]>,
 }
 
-type Slot = Arc<OnceCell<Tenant>>;
+type Written = Arc<dyn Fn(OrganizationId) + Send + Sync>;
+
+pub(super) type Slot = Arc<OnceCell<Tenant>>;
 
 /// What is open or about to be.
-struct Files {
-    slots: LruCache<OrganizationId, Slot>,
+pub(super) struct Files {
+    pub slots: LruCache<OrganizationId, Slot>,
     /// The one whose newcomers wait, so that it falls idle although requests for it never stop.
     held_up: Option<OrganizationId>,
+    /// Nobody is given these: see [`Tenants::hold`].
+    pub held: HashSet<OrganizationId>,
 }
 
 /// Whoever looks after what waits inside a file. It is told the name and not given the file: what is still
@@ -144,24 +157,36 @@ impl Tenants {
             capacity: limits.capacity(),
             places: Arc::new(Semaphore::new(limits.capacity())),
             // Our own bound looks at what is in use, which the cache cannot know.
-            files: Mutex::new(Files { slots: LruCache::unbounded(), held_up: None }),
+            files: Mutex::new(Files { slots: LruCache::unbounded(), held_up: None, held: HashSet::new() }),
             turn: Semaphore::new(1),
             let_go: Notify::new(),
             opening: Semaphore::new(limits.opening.max(1)),
             faults: Faults(Cache::builder().max_capacity(10_000).time_to_live(FAULT_FOR).build()),
             attention: Arc::new(attention),
+            handles: Handles::default(),
+            written: OnceLock::new(),
+            schema: OnceLock::new(),
         };
         let tenants = Self(Arc::new(inner));
         tenants.prepare_root()?;
         Ok(tenants)
     }
 
+    /// From now on every commit is reported, and WALs are folded only by whoever ships them. To be called before
+    /// the first file is opened.
+    pub fn report_writes(&self, to: impl Fn(OrganizationId) + Send + Sync + 'static) {
+        let _ = self.0.written.set(Arc::new(to));
+    }
+
     /// The organization that the route leads to, its file opened if it is not.
     pub async fn open(&self, route: &TenantRoute) -> Result<Tenant> {
         let id = route.organization();
+        if route.is_quarantined() {
+            return Err(Error::new(&codes::ORGANIZATION_QUARANTINED));
+        }
         let ready = {
             let mut files = self.files();
-            let held_up = files.held_up == Some(id);
+            let held_up = files.held_up == Some(id) || files.held.contains(&id);
             let slot = if held_up { None } else { files.slots.get(&id) };
             slot.and_then(|slot| slot.get()).filter(|tenant| !tenant.is_faulty()).cloned()
         };
@@ -175,14 +200,15 @@ impl Tenants {
     #[must_use]
     pub fn if_open(&self, id: OrganizationId) -> Option<Tenant> {
         let files = self.files();
-        files.slots.peek(&id).and_then(|slot| slot.get()).filter(|tenant| !tenant.is_faulty()).cloned()
+        let slot = files.slots.peek(&id).filter(|_| !files.held.contains(&id));
+        slot.and_then(|slot| slot.get()).filter(|tenant| !tenant.is_faulty()).cloned()
     }
 
     async fn wait_for(&self, id: OrganizationId) -> Result<Tenant> {
         let waiting = loop {
             // Made before the look: what is told in between is not missed.
             let let_go = self.0.let_go.notified();
-            match self.slot(id) {
+            match self.slot(id)? {
                 Some(waiting) => break waiting,
                 None => let_go.await,
             }
@@ -203,11 +229,14 @@ impl Tenants {
     }
 
     /// The file's slot, made if there is none; nothing while its newcomers are held up.
-    fn slot(&self, id: OrganizationId) -> Option<Waiting<'_>> {
+    fn slot(&self, id: OrganizationId) -> Result<Option<Waiting<'_>>> {
         let (slot, faulty) = {
             let mut files = self.files();
+            if files.held.contains(&id) {
+                return Err(hold::refusal());
+            }
             if files.held_up == Some(id) {
-                return None;
+                return Ok(None);
             }
             let is_faulty = files.slots.peek(&id).and_then(|slot| slot.get()).is_some_and(Tenant::is_faulty);
             // Whoever works with it may end that; the next one gets the file as it is then.
@@ -217,13 +246,20 @@ impl Tenants {
         if faulty.is_some() {
             tokio::task::block_in_place(|| drop(faulty));
         }
-        Some(Waiting { tenants: self, id, slot })
+        Ok(Some(Waiting { tenants: self, id, slot }))
     }
 
     /// Why an organization's file could not be used a moment ago, for the operator.
     #[must_use]
     pub fn fault(&self, id: OrganizationId) -> Option<String> {
         self.0.faults.0.get(&id).map(|reason| reason.to_string())
+    }
+
+    /// Closes a file for whoever comes next; those who work with it may end that.
+    pub fn let_go(&self, id: OrganizationId) {
+        let gone = self.files().slots.pop(&id);
+        self.0.faults.0.invalidate(&id);
+        tokio::task::block_in_place(|| drop(gone));
     }
 
     /// How many files are open, and how many may be.
@@ -251,11 +287,13 @@ impl Tenants {
             let file = path::file(&self.0.root, id);
             let database = Database::<TenantDb>::open(Opening {
                 path: &file,
-                migrations: MIGRATIONS,
+                migrations: self.schema(),
                 readers: self.0.limits.readers,
                 clock: self.0.clock.clone(),
+                backup: self.backup_of(id),
             })?;
             check_stamp(&database, id)?;
+            database.bound(backstop(own_limit(&database)?.unwrap_or(self.0.limits.file_bytes)));
             Ok(Tenant(Arc::new(Open {
                 id,
                 database,
@@ -264,12 +302,25 @@ impl Tenants {
                 attention: Arc::clone(&self.0.attention),
                 memory: Mutex::new(HashMap::new()),
                 faulty: AtomicBool::new(false),
+                _handle: self.0.handles.of(id),
                 place,
             })))
         })?;
         metrics::counter!("bulkhead_organization_opens_total").increment(1);
         (self.0.attention)(id, Occasion::Opened);
         Ok(tenant)
+    }
+
+    /// Reports a commit that no open file reports: the one that a new file is made in.
+    pub(super) fn wrote(&self, id: OrganizationId) {
+        if let Some(written) = self.0.written.get() {
+            written(id);
+        }
+    }
+
+    pub(super) fn backup_of(&self, id: OrganizationId) -> Backup {
+        let written = self.0.written.get().cloned();
+        written.map_or(Backup::None, |written| Backup::Wal(Arc::new(move || written(id))))
     }
 
     /// A place for one more file, made by closing what nobody uses if there is none.
@@ -322,13 +373,13 @@ impl Tenants {
         self.0.let_go.notify_waiters();
     }
 
-    fn files(&self) -> MutexGuard<'_, Files> {
+    pub(super) fn files(&self) -> MutexGuard<'_, Files> {
         self.0.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Refuses a file that came to the wrong place.
-fn check_stamp(database: &Database<TenantDb>, id: OrganizationId) -> Result<()> {
+pub(super) fn check_stamp(database: &Database<TenantDb>, id: OrganizationId) -> Result<()> {
     let stamp = database.first_read(|db| db.one("SELECT id FROM organization", [], |row| row.get(0)))?;
     if stamp == Some(id) {
         return Ok(());
@@ -336,6 +387,13 @@ fn check_stamp(database: &Database<TenantDb>, id: OrganizationId) -> Result<()> 
     let stamp = stamp.map_or_else(|| "none".to_owned(), |other: OrganizationId| other.to_string());
     Err(Error::new(&codes::ORGANIZATION_UNAVAILABLE)
         .because(format!("the file at the place of {id} belongs to {stamp}")))
+}
+
+/// What this organization's data may take up, if it has a limit of its own.
+fn own_limit(database: &Database<TenantDb>) -> Result<Option<u64>> {
+    let limit = database
+        .first_read(|db| db.one("SELECT max_bytes FROM organization", [], |row| row.get::<_, Option<i64>>(0)))?;
+    Ok(limit.flatten().and_then(|limit| u64::try_from(limit).ok()))
 }
 
 /// Somebody who waits for a file, or opens it.

@@ -19,6 +19,12 @@ pub(super) fn file(root: &Path, id: OrganizationId) -> PathBuf {
     directory(root, id).join("db.sqlite")
 }
 
+/// The organization whose directory this is, if it is one.
+pub(super) fn owner(directory: &Path) -> Option<OrganizationId> {
+    let uuid: Uuid = directory.file_name()?.to_str()?.parse().ok()?;
+    Some(OrganizationId::from_bits(uuid.as_u128()))
+}
+
 /// Where a new organization is put together before anybody can find it.
 pub(super) fn building(root: &Path, id: OrganizationId) -> PathBuf {
     root.join(".building").join(Uuid::from_u128(id.bits()).to_string())

@@ -10,8 +10,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::base::{Clock, OrganizationId, Result};
 use crate::crypto::Sealer;
-use crate::sqlite::{Database, Read, TenantDb, Write, is_damage};
+use crate::sqlite::{Compacted, Database, Read, Still, TenantDb, Write, is_damage};
 
+use super::hold::Handle;
 use super::open_files::{Attention, Faults, Occasion};
 
 /// A handle to one organization's file. There is no public constructor; while a clone of it exists,
@@ -29,6 +30,8 @@ pub(super) struct Open {
     pub memory: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     /// Damage was met: nobody else gets this handle.
     pub faulty: AtomicBool,
+    /// Counted until everything above is closed.
+    pub _handle: Handle,
     /// Given back when everything above is closed.
     pub place: OwnedSemaphorePermit,
 }
@@ -63,6 +66,32 @@ impl Tenant {
         self.watched(self.0.database.write(work).await)
     }
 
+    /// Works on the file between two of its transactions; for backups.
+    pub async fn still<T>(&self, work: impl FnOnce(&mut Still<'_>) -> Result<T>) -> Result<T> {
+        self.watched(self.0.database.still(work).await)
+    }
+
+    /// Folds the WAL now, where no backup does it: what was deleted is overwritten on the disk. Blocking.
+    pub fn settle(&self) {
+        tokio::task::block_in_place(|| self.0.database.settle());
+    }
+
+    /// The same where the organization's data takes up as much as it may: for what ends, revokes or deletes
+    /// something, which always works.
+    pub async fn write_beyond<T>(&self, work: impl FnOnce(&Write<'_, TenantDb>) -> Result<T>) -> Result<T> {
+        self.watched(self.0.database.write_beyond(work).await)
+    }
+
+    /// Gives back what deleted rows have left in the file. Readers go on, writers wait.
+    pub async fn compact(&self) -> Result<Compacted> {
+        self.watched(self.0.database.compact().await)
+    }
+
+    /// What the file may grow to, in bytes, from the next write on; 0 is no bound.
+    pub fn bound(&self, max_bytes: u64) {
+        self.0.database.bound(backstop(max_bytes));
+    }
+
     /// Counts the writes. What was read after this number was seen is still so while the number is the same.
     #[must_use]
     pub fn commits(&self) -> u64 {
@@ -83,6 +112,11 @@ impl Tenant {
     /// What is wrong with the file, or nothing.
     pub async fn quick_check(&self) -> Result<Vec<String>> {
         self.watched(self.0.database.quick_check().await)
+    }
+
+    /// Copies the file as it is at this moment to a new private file; nobody waits for it.
+    pub async fn snapshot_to(&self, to: &std::path::Path) -> Result<()> {
+        self.watched(self.0.database.snapshot_to(to).await)
     }
 
     /// What a feature has remembered with [`Tenant::remember`], one value a type.
@@ -124,6 +158,12 @@ impl Tenant {
         }
         result
     }
+}
+
+/// Where a file that may take up `max_bytes` grows no further. What adds data on purpose is refused at the limit
+/// itself; signing in and its traces go on a little longer.
+pub(super) fn backstop(max_bytes: u64) -> Option<u64> {
+    (max_bytes > 0).then(|| max_bytes.saturating_add((max_bytes / 4).max(1 << 20)))
 }
 
 impl fmt::Debug for Tenant {

@@ -32,6 +32,7 @@ required! {
     ApplicationsRead ApplicationsWrite
     AuditRead
     KeysRead KeysWrite
+    ExportsRead ExportsWrite
 }
 
 /// Who calls the API.

@@ -20,8 +20,8 @@ pub use deployment::{
 pub use docs::{ApiDocs, DocField, DocGroup, DocOperation, DocResponse};
 pub use form::{FormState, Notice, NoticeKind, Problem};
 pub use tenant::{
-    Account, ConfirmAuthorize, ConfirmLogout, Detail, ErrorPage, RecoveryCode, RecoveryEmail, RecoveryPassword,
-    SessionRow, SignIn, SignedOut, Welcome,
+    Account, ConfirmAuthorize, ConfirmLogout, Detail, ErrorPage, ExportPage, ExportRow, RecoveryCode, RecoveryEmail,
+    RecoveryPassword, SessionRow, SignIn, SignedOut, Welcome,
 };
 
 use super::assets;

@@ -4,7 +4,7 @@ use bulkhead::base::OrganizationId;
 use bulkhead::catalog::Claim;
 
 fn conjure(id: OrganizationId) -> Claim {
-    Claim { id }
+    Claim { id } //~ E0451
 }
 
 fn main() {}

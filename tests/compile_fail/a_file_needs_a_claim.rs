@@ -4,7 +4,7 @@ use bulkhead::base::{OrganizationId, Result};
 use bulkhead::tenants::Tenants;
 
 async fn make(tenants: &Tenants, id: OrganizationId) -> Result<()> {
-    tenants.create(&id, |_, _| Ok(())).await
+    tenants.create(&id, |_, _| Ok(())).await //~ E0308
 }
 
 fn main() {}

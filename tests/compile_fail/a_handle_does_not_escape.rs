@@ -7,7 +7,7 @@ async fn keep(tenant: &Tenant) -> Result<i64> {
     let mut kept = None;
     tenant
         .read(|db| {
-            kept = Some(db);
+            kept = Some(db); //~ E0521
             Ok(())
         })
         .await?;

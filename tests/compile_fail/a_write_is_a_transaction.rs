@@ -4,7 +4,7 @@ use bulkhead::base::Timestamp;
 use bulkhead::sqlite::{TenantDb, Write};
 
 fn begin<'c>(connection: &'c rusqlite::Connection, now: Timestamp) -> Write<'c, TenantDb> {
-    Write::new(connection, now)
+    Write::new(connection, now) //~ E0624
 }
 
 fn main() {}

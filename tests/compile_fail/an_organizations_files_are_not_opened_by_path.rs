@@ -4,7 +4,7 @@ use bulkhead::sqlite::{Database, TenantDb};
 use bulkhead::tenants::Tenant;
 
 fn reach(tenant: &Tenant) -> &Database<TenantDb> {
-    &tenant.0.database
+    &tenant.0.database //~ E0616
 }
 
 fn main() {}

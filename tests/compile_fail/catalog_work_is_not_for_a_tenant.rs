@@ -5,7 +5,7 @@ use bulkhead::catalog::organizations;
 use bulkhead::tenants::Tenant;
 
 async fn run(tenant: &Tenant, id: OrganizationId) -> Result<()> {
-    tenant.write(|db| organizations::activate(db, id)).await
+    tenant.write(|db| organizations::activate(db, id)).await //~ E0308
 }
 
 fn main() {}

@@ -8,11 +8,11 @@ async fn slow() -> Result<()> {
 }
 
 async fn by_block(tenant: &Tenant) -> Result<()> {
-    tenant.write(|_db| async { slow().await }).await
+    tenant.write(|_db| async { slow().await }).await //~ E0308
 }
 
 async fn by_await(tenant: &Tenant) -> Result<()> {
-    tenant.write(|_db| slow().await).await
+    tenant.write(|_db| slow().await).await //~ E0728
 }
 
 fn main() {}

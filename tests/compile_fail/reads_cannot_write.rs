@@ -4,7 +4,7 @@ use bulkhead::base::Result;
 use bulkhead::sqlite::{Read, TenantDb};
 
 fn change(db: &Read<'_, TenantDb>) -> Result<usize> {
-    db.execute("DELETE FROM member", [])
+    db.execute("DELETE FROM member", []) //~ E0599
 }
 
 fn main() {}

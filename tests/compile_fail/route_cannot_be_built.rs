@@ -3,7 +3,7 @@
 use bulkhead::catalog::{Entry, TenantRoute};
 
 fn conjure(entry: Entry) -> TenantRoute {
-    TenantRoute(std::sync::Arc::new(entry))
+    TenantRoute(std::sync::Arc::new(entry)) //~ E0423
 }
 
 fn main() {}

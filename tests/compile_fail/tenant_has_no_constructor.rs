@@ -3,7 +3,7 @@
 use bulkhead::tenants::Tenant;
 
 fn conjure(inside: std::sync::Arc<()>) -> Tenant {
-    Tenant(inside)
+    Tenant(inside) //~ E0423
 }
 
 fn main() {}

@@ -9,7 +9,7 @@ fn work(db: &Write<'_, TenantDb>) -> Result<usize> {
 }
 
 async fn run(catalog: &Catalog) -> Result<usize> {
-    catalog.write(|db| work(db)).await
+    catalog.write(|db| work(db)).await //~ E0308
 }
 
 fn main() {}

@@ -17,7 +17,7 @@ pub const PASSWORD: &str = "violet-harbour-anvil-27";
 /// The host of the deployment; organizations are below it.
 pub const HOST: &str = "localhost";
 const SCOPES: &str = "organizations:read,organizations:write,members:read,members:write,sessions:read,sessions:write,\
-                      applications:read,applications:write,audit:read,keys:read,keys:write";
+                      applications:read,applications:write,audit:read,keys:read,keys:write,exports:read,exports:write";
 
 /// A data directory with the settings that go with it.
 pub struct Deployment {
@@ -194,6 +194,10 @@ impl Operator {
 
     pub fn post(&mut self, path: &str, body: &Value) -> io::Result<Answer> {
         self.client.send(&Request::new("POST", HOST, path).bearer(&self.key).json(body))
+    }
+
+    pub fn call(&mut self, method: &'static str, path: &str, body: &Value) -> io::Result<Answer> {
+        self.client.send(&Request::new(method, HOST, path).bearer(&self.key).json(body))
     }
 
     /// An organization with an owner who can sign in; its id.

@@ -6,6 +6,7 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 
 use crate::base::{Error, Kind, Secret, SessionId, codes};
+use crate::features::member::Role;
 use crate::features::organization;
 use crate::features::password::{self, HINT};
 use crate::features::session::http::{Required, by_member, clear_session_cookie};
@@ -143,6 +144,7 @@ async fn draw(
         sessions: sessions.iter().map(|session| row(session, signed_in)).collect(),
         more_sessions: None,
         password_hint: HINT.to_owned(),
+        may_export: member.roles.contains(&Role::Owner),
     })
 }
 

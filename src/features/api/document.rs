@@ -46,7 +46,11 @@ const TAGS: &[(&str, &str)] = &[
     ("API keys", "What programs call this API with."),
     ("Signing keys", "The keys that sign an organization's tokens."),
     ("Audit events", "Who did what to whom, in a chain of hashes."),
+    ("Erasures", "Organizations and members that are erased for good, and the certificates of it."),
+    ("Exports", "Everything that an organization has, in one file; and back."),
+    ("Backups", "Copies that are made all the time, and going back to them."),
     ("Deployment", "The deployment as a whole."),
+    ("Fleet", "The care of all organizations' files."),
 ];
 
 /// The whole document, from the operations of both routers.

@@ -12,7 +12,7 @@ use utoipa_axum::router::OpenApiRouter;
 pub use document::document;
 
 use super::{DeploymentState, TenantState};
-use super::{api_key, application, audit, membership, session, signing_key, status};
+use super::{api_key, application, audit, backup, erasure, export, fleet, membership, session, signing_key, status};
 
 /// The operations on one organization, which never see the catalog.
 pub fn tenant_api() -> OpenApiRouter<TenantState> {
@@ -22,6 +22,8 @@ pub fn tenant_api() -> OpenApiRouter<TenantState> {
         .merge(api_key::http::tenant_api())
         .merge(signing_key::http::tenant_api())
         .merge(audit::http::tenant_api())
+        .merge(export::http::tenant_api())
+        .merge(erasure::http::tenant_api())
 }
 
 /// The operations on the deployment.
@@ -30,5 +32,8 @@ pub fn deployment_api() -> OpenApiRouter<DeploymentState> {
         .merge(application::http::deployment_api())
         .merge(api_key::http::deployment_api())
         .merge(audit::http::deployment_api())
+        .merge(backup::http::deployment_api())
+        .merge(erasure::http::deployment_api())
         .merge(status::http::deployment_api())
+        .merge(fleet::http::deployment_api())
 }

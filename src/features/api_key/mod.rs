@@ -7,7 +7,7 @@
 pub mod http;
 mod store;
 
-pub use store::{by_hash, list, note_use};
+pub use store::{all, by_hash, list, note_use};
 
 use std::time::Duration;
 

@@ -22,6 +22,15 @@ pub(super) fn get<K: Kind>(db: &Read<'_, K>, id: ApiKeyId) -> Result<Option<ApiK
     )
 }
 
+/// All of them, by id; revoked ones too.
+pub fn all<K: Kind>(db: &Read<'_, K>) -> Result<Vec<ApiKey>> {
+    db.all(
+        "SELECT id, name, suffix, scopes, created_at, last_used_at, expires_at, revoked_at FROM api_key ORDER BY id",
+        [],
+        from_row,
+    )
+}
+
 /// Revoked ones too.
 pub fn list<K: Kind>(db: &Read<'_, K>, request: &PageRequest) -> Result<Page<ApiKey>> {
     let limit = request.limit + 1;

@@ -7,17 +7,24 @@
 #[cfg(test)]
 mod tests;
 
+mod erase;
 pub mod http;
 mod store;
+
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use store::{each, list};
+pub use erase::{Person, about, earlier_addresses, ranges, strip};
+pub use store::{each, each_after, list};
 
 use crate::base::{AuditEventId, MemberId, Result, Timestamp};
 use crate::crypto::{hash, random};
 use crate::sqlite::{Kind, Read, Write};
+
+/// A person was taken out of the log. The event says which others it has left without their content.
+pub const ERASED: &str = "member.erased";
 
 /// Who acted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -211,6 +218,11 @@ pub fn record<K: Kind>(db: &Write<'_, K>, by: &By, act: Act) -> Result<AuditEven
     Ok(id)
 }
 
+/// Where a chain ends: the newest event's place and hash.
+pub fn head<K: Kind>(db: &Read<'_, K>) -> Result<(i64, String)> {
+    Ok(store::last(db)?.map_or((0, String::new()), |(sequence, hash)| (sequence, hex::encode(hash))))
+}
+
 /// The result of walking a chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 pub struct Verification {
@@ -231,7 +243,17 @@ pub fn verify<K: Kind>(db: &Read<'_, K>) -> Result<Verification> {
     let mut expected_sequence = 1;
     let mut previous = vec![0; 32];
     let mut broken: Option<(i64, &'static str)> = None;
+    let mut blank = BTreeSet::new();
     each(db, |event| {
+        if event.payload_text.is_none() {
+            blank.insert(event.sequence);
+        }
+        for (first, last) in erased_by(&event) {
+            let accounted: Vec<i64> = blank.range(first..=last.max(first)).copied().collect();
+            for sequence in accounted {
+                blank.remove(&sequence);
+            }
+        }
         if broken.is_none() {
             broken = defect(&event, expected_sequence, &previous).map(|reason| (event.sequence, reason));
             expected_sequence += 1;
@@ -239,6 +261,12 @@ pub fn verify<K: Kind>(db: &Read<'_, K>) -> Result<Verification> {
         }
         Ok(())
     })?;
+    // Content may be missing only where an erasure says so.
+    if let Some(&first) = blank.first()
+        && broken.is_none_or(|(sequence, _)| first < sequence)
+    {
+        broken = Some((first, "its content is missing, and no erasure says so"));
+    }
     Ok(Verification {
         object: "audit_verification",
         intact: broken.is_none(),
@@ -259,12 +287,19 @@ fn defect(event: &Event, expected_sequence: i64, previous: &[u8]) -> Option<&'st
     if event.hash != chain_hash(event) {
         return Some("its hash does not match its content");
     }
-    if let (Some(text), Some(salt)) = (&event.payload_text, &event.payload_salt)
-        && event.payload_digest != payload_digest(salt, text)
-    {
-        return Some("its payload was changed");
+    let Some(text) = &event.payload_text else { return None };
+    // Without its salt a payload could be anything.
+    match &event.payload_salt {
+        Some(salt) if event.payload_digest == payload_digest(salt, text) => None,
+        _ => Some("its payload was changed"),
     }
-    None
+}
+
+/// The events that this one says were taken out, as pairs of first and last.
+fn erased_by(event: &Event) -> Vec<(i64, i64)> {
+    let payload = event.payload.as_ref().filter(|_| event.action == ERASED);
+    let events = payload.and_then(|payload| payload.metadata.get("events")?.as_str());
+    events.map(erase::runs).unwrap_or_default()
 }
 
 fn payload_digest(salt: &[u8], text: &str) -> [u8; 32] {

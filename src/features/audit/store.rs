@@ -57,13 +57,24 @@ pub fn list<K: Kind>(db: &Read<'_, K>, request: &PageRequest) -> Result<Page<Eve
 }
 
 /// Every event from the first on, one at a time.
-pub fn each<K: Kind>(db: &Read<'_, K>, mut visit: impl FnMut(Event) -> Result<()>) -> Result<()> {
+pub fn each<K: Kind>(db: &Read<'_, K>, visit: impl FnMut(Event) -> Result<()>) -> Result<()> {
+    each_after(db, 0, visit)
+}
+
+/// Every event behind this one.
+pub fn each_after<K: Kind>(db: &Read<'_, K>, after: i64, mut visit: impl FnMut(Event) -> Result<()>) -> Result<()> {
     db.each(
         "SELECT sequence, id, occurred_at, action, outcome, payload, payload_salt, payload_digest, prev_hash, hash
-         FROM audit_event ORDER BY sequence",
-        [],
+         FROM audit_event WHERE sequence > ? ORDER BY sequence",
+        params![after],
         |row| visit(from_row(row)?),
     )
+}
+
+/// Takes the content of an event out; its digest stays.
+pub(super) fn blank<K: Kind>(db: &Write<'_, K>, sequence: i64) -> Result<()> {
+    db.execute("UPDATE audit_event SET payload = NULL, payload_salt = NULL WHERE sequence = ?", params![sequence])?;
+    Ok(())
 }
 
 fn from_row(row: &Row<'_>) -> RowResult<Event> {

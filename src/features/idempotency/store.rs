@@ -40,6 +40,15 @@ pub(super) fn set_reply<K: Kind>(
     Ok(())
 }
 
+pub(super) fn answers<K: Kind>(db: &Read<'_, K>) -> Result<Vec<([u8; 32], Vec<u8>)>> {
+    db.all("SELECT key, body FROM idempotency WHERE body IS NOT NULL", [], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+pub(super) fn replace<K: Kind>(db: &Write<'_, K>, key: &[u8; 32], body: &[u8]) -> Result<()> {
+    db.execute("UPDATE idempotency SET body = ? WHERE key = ?", params![body, key])?;
+    Ok(())
+}
+
 pub(super) fn delete<K: Kind>(db: &Write<'_, K>, key: &[u8; 32], since: Timestamp) -> Result<()> {
     db.execute("DELETE FROM idempotency WHERE key = ? AND created_at = ? AND status IS NULL", params![key, since])?;
     Ok(())

@@ -10,7 +10,10 @@ mod store;
 
 use serde::{Deserialize, Serialize};
 
-pub use store::{by_email, count_active_owners, delete, get, insert, list, set_attempts, set_password, update};
+pub use store::{
+    all, by_email, count, count_active_owners, delete, get, insert, list, park_email, set_attempts, set_password,
+    update,
+};
 
 use crate::base::error::FieldError;
 use crate::base::{Email, Error, MemberId, Result, Timestamp, codes, text};
@@ -181,7 +184,8 @@ fn refuse_taken_email(db: &Read<'_, TenantDb>, member: &Member) -> Result<()> {
     }
 }
 
-fn check(member: &Member) -> Result<()> {
+/// Refuses values that a member cannot have, all at once.
+pub fn check(member: &Member) -> Result<()> {
     let mut problems = Vec::new();
     for (field, value, most) in [
         ("name", &member.name, 120),

@@ -46,6 +46,21 @@ pub fn list(db: &Read<'_, TenantDb>, request: &PageRequest) -> Result<Page<Membe
     Ok(Page::from_rows(request, rows, |member| member.id.to_string()))
 }
 
+/// All of them, by id.
+pub fn all(db: &Read<'_, TenantDb>) -> Result<Vec<Member>> {
+    db.all(
+        "SELECT id, email, name, username, phone, title, status, roles, email_verified, password_hash, failed_attempts,
+                locked_until, created_at, updated_at, password_set_at
+         FROM member ORDER BY id",
+        [],
+        from_row,
+    )
+}
+
+pub fn count(db: &Read<'_, TenantDb>) -> Result<i64> {
+    db.number("SELECT count(*) FROM member", [])
+}
+
 pub fn count_active_owners(db: &Read<'_, TenantDb>) -> Result<i64> {
     db.number(
         "SELECT count(*) FROM member
@@ -114,6 +129,12 @@ pub fn set_password(db: &Write<'_, TenantDb>, id: MemberId, hash: &str) -> Resul
 
 pub fn set_attempts(db: &Write<'_, TenantDb>, id: MemberId, failed: u32, locked: Option<Timestamp>) -> Result<()> {
     db.execute("UPDATE member SET failed_attempts = ?, locked_until = ? WHERE id = ?", params![failed, locked, id])?;
+    Ok(())
+}
+
+/// Frees a member's address until the next [`update`] of the row, so that addresses can change hands.
+pub fn park_email(db: &Write<'_, TenantDb>, id: MemberId) -> Result<()> {
+    db.execute("UPDATE member SET email_key = 'parked ' || id WHERE id = ?", params![id])?;
     Ok(())
 }
 

@@ -176,7 +176,12 @@ async fn create_member(
         email_verified: false,
     };
     let by = by_caller(&info, &caller);
-    let member = tenant.write(|db| membership::create(db, new, &by)).await?;
+    let member = tenant
+        .write(|db| {
+            membership::require_room(db, &state.quotas)?;
+            membership::create(db, new, &by)
+        })
+        .await?;
     note(&state, &caller, &info, &tenant, "member.created", member.id).await;
     Ok(answer(201, &tenant, &member))
 }
@@ -251,7 +256,7 @@ async fn delete_member(
     Path(path): Path<MemberPath>,
 ) -> Answer {
     let (id, by) = (path.id()?, by_caller(&info, &caller));
-    tenant.write(|db| membership::delete(db, id, &by)).await?;
+    tenant.write_beyond(|db| membership::delete(db, id, &by)).await?;
     note(&state, &caller, &info, &tenant, "member.deleted", id).await;
     Ok(reply::no_content())
 }
@@ -278,7 +283,7 @@ async fn deactivate_member(
     Path(path): Path<MemberPath>,
 ) -> Answer {
     let (id, by) = (path.id()?, by_caller(&info, &caller));
-    let member = tenant.write(|db| membership::deactivate(db, id, &by)).await?;
+    let member = tenant.write_beyond(|db| membership::deactivate(db, id, &by)).await?;
     note(&state, &caller, &info, &tenant, "member.deactivated", id).await;
     Ok(answer(200, &tenant, &member))
 }
@@ -354,7 +359,7 @@ async fn unlock_member(
     Path(path): Path<MemberPath>,
 ) -> Answer {
     let (id, by) = (path.id()?, by_caller(&info, &caller));
-    tenant.write(|db| membership::unlock(db, id, &by)).await?;
+    tenant.write_beyond(|db| membership::unlock(db, id, &by)).await?;
     note(&state, &caller, &info, &tenant, "member.unlocked", id).await;
     Ok(reply::no_content())
 }
@@ -376,7 +381,7 @@ async fn revoke_member_sessions(
     Path(path): Path<MemberPath>,
 ) -> Answer {
     let (id, by) = (path.id()?, by_caller(&info, &caller));
-    tenant.write(|db| membership::end_sessions(db, id, &by)).await?;
+    tenant.write_beyond(|db| membership::end_sessions(db, id, &by)).await?;
     note(&state, &caller, &info, &tenant, "member.sessions_revoked", id).await;
     Ok(reply::no_content())
 }

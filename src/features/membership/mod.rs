@@ -9,6 +9,7 @@ use crate::base::{Email, Error, MemberId, Result, Secret, codes};
 use crate::crypto::strength;
 use crate::features::audit::{self, Act, By, Target};
 use crate::features::member::{self, Member, NewMember, Role, Status};
+use crate::features::organization::{self, QuotaDefaults};
 use crate::features::session::{self, End};
 use crate::sqlite::{TenantDb, Write};
 
@@ -56,6 +57,19 @@ pub fn create(db: &Write<'_, TenantDb>, new: NewMember, by: &By) -> Result<Membe
     let member = member::create(db, new)?;
     record(db, by, "member.created", &member, |act| act.with("status", member.status.as_str()))?;
     Ok(member)
+}
+
+/// Refuses one member more than the organization may have, or more data than it may take up. In the transaction
+/// that adds the member.
+pub fn require_room(db: &Write<'_, TenantDb>, defaults: &QuotaDefaults) -> Result<()> {
+    organization::require_bytes(db, defaults)?;
+    let limit = organization::get(db)?.quotas.members(defaults);
+    let count = u64::try_from(member::count(db)?).unwrap_or(0);
+    if limit == 0 || count < limit {
+        return Ok(());
+    }
+    Err(Error::new(&codes::QUOTA_MEMBERS_EXCEEDED)
+        .detail(format!("This organization has {count} members, and {limit} is the most.")))
 }
 
 /// Changes a member's profile or roles.

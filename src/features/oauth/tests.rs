@@ -179,9 +179,9 @@ impl Scene {
 }
 
 async fn open_tenant(folder: &std::path::Path, clock: &Clock) -> Tenant {
-    let keyring = Keyring::open(folder, MasterKey::generate(), clock.clone()).unwrap();
-    let catalog = Catalog::open(folder, &DataKey::generate(), clock.clone()).unwrap();
-    let limits = Limits { open: 2, bytes: 1 << 30, descriptors: 100, opening: 1, readers: 2 };
+    let keyring = Keyring::open(folder, MasterKey::generate(), clock.clone(), Default::default()).unwrap();
+    let catalog = Catalog::open(folder, &DataKey::generate(), clock.clone(), Default::default()).unwrap();
+    let limits = Limits { open: 2, bytes: 1 << 30, descriptors: 100, opening: 1, readers: 2, file_bytes: 0 };
     let tenants = Tenants::new(folder, keyring, limits, clock.clone(), |_, _| {}).unwrap();
     let (id, slug) = (organization(), Slug::parse("acme").unwrap());
     let entry = NewEntry { id, slug: slug.clone(), external_id: None::<ExternalId>, schema_version: 1, founder: None };
@@ -192,6 +192,8 @@ async fn open_tenant(folder: &std::path::Path, clock: &Clock) -> Tenant {
         slug,
         external_id: None,
         hosts: Vec::new(),
+        former_names: Vec::new(),
+        quotas: organization::Quotas::default(),
         suspended: false,
         metadata: Default::default(),
         accent: None,

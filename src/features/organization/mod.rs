@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use store::{get, insert, update};
+pub use store::{get, insert, update, used_bytes};
 
 use crate::base::error::FieldError;
 use crate::base::{Error, OrganizationId, Result, Slug, Timestamp, codes, text};
+use crate::sqlite::{Read, TenantDb};
 use crate::tenants::Tenant;
 
 /// The organization's row.
@@ -25,11 +26,14 @@ pub struct Organization {
     pub slug: Slug,
     pub external_id: Option<String>,
     pub hosts: Vec<String>,
+    /// Slugs and external ids that it gave up: nobody else may have them.
+    pub former_names: Vec<String>,
     pub suspended: bool,
     pub metadata: BTreeMap<String, String>,
     /// `#rrggbb`
     pub accent: Option<String>,
     pub policy: Policy,
+    pub quotas: Quotas,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -50,6 +54,49 @@ pub struct Policy {
     /// How long a member stays locked, in seconds. 60 to 86,400.
     #[serde(default)]
     pub lockout_seconds: Option<u64>,
+}
+
+/// Limits that operators set for one organization; what is `None` follows the deployment, 0 is no limit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Quotas {
+    /// Bytes that its file may take up.
+    #[serde(default)]
+    pub max_bytes: Option<u64>,
+    /// Members, whatever their status.
+    #[serde(default)]
+    pub max_members: Option<u64>,
+}
+
+/// The deployment's limits; 0 is none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QuotaDefaults {
+    pub max_bytes: u64,
+    pub max_members: u64,
+}
+
+impl Quotas {
+    /// What the data may take up; 0 is no limit.
+    #[must_use]
+    pub fn bytes(&self, defaults: &QuotaDefaults) -> u64 {
+        self.max_bytes.unwrap_or(defaults.max_bytes)
+    }
+
+    /// How many members there may be; 0 is no limit.
+    #[must_use]
+    pub fn members(&self, defaults: &QuotaDefaults) -> u64 {
+        self.max_members.unwrap_or(defaults.max_members)
+    }
+}
+
+/// Refuses what adds data to an organization whose data takes up as much as it may. In the transaction that adds.
+pub fn require_bytes(db: &Read<'_, TenantDb>, defaults: &QuotaDefaults) -> Result<()> {
+    let (limit, used) = (get(db)?.quotas.bytes(defaults), used_bytes(db)?);
+    if limit == 0 || used < limit {
+        return Ok(());
+    }
+    Err(Error::new(&codes::QUOTA_BYTES_EXCEEDED)
+        .detail(format!("The data of this organization takes up {used} bytes, and {limit} is the most.")))
 }
 
 /// The deployment's answers where an organization has none of its own.

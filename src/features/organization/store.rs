@@ -1,13 +1,14 @@
 //! SQL of the organization's own row.
 
-use super::Organization;
+use super::{Organization, Quotas};
 use crate::base::{Error, Result};
 use crate::sqlite::{Read, Row, RowResult, TenantDb, Write, params};
 
 /// The row; every file has it, or it would not have been opened.
 pub fn get(db: &Read<'_, TenantDb>) -> Result<Organization> {
     db.one(
-        "SELECT id, name, slug, external_id, hosts, state, metadata, accent, policy, created_at, updated_at
+        "SELECT id, name, slug, external_id, hosts, state, metadata, accent, policy, created_at, updated_at, former_names,
+                max_bytes, max_members
          FROM organization",
         [],
         from_row,
@@ -19,8 +20,8 @@ pub fn get(db: &Read<'_, TenantDb>) -> Result<Organization> {
 pub fn insert(db: &Write<'_, TenantDb>, organization: &Organization) -> Result<()> {
     db.execute(
         "INSERT INTO organization (singleton, id, name, slug, external_id, hosts, state, metadata, accent, policy,
-                                   created_at, updated_at)
-         VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                   created_at, updated_at, former_names, max_bytes, max_members)
+         VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             organization.id,
             organization.name,
@@ -32,7 +33,10 @@ pub fn insert(db: &Write<'_, TenantDb>, organization: &Organization) -> Result<(
             organization.accent,
             json(&organization.policy)?,
             organization.created_at,
-            organization.updated_at
+            organization.updated_at,
+            json(&organization.former_names)?,
+            bound(organization.quotas.max_bytes),
+            bound(organization.quotas.max_members)
         ],
     )?;
     Ok(())
@@ -41,7 +45,7 @@ pub fn insert(db: &Write<'_, TenantDb>, organization: &Organization) -> Result<(
 pub fn update(db: &Write<'_, TenantDb>, organization: &Organization) -> Result<()> {
     db.execute(
         "UPDATE organization SET name = ?, slug = ?, external_id = ?, hosts = ?, state = ?, metadata = ?, accent = ?,
-                                 policy = ?, updated_at = ?",
+                                 policy = ?, updated_at = ?, former_names = ?, max_bytes = ?, max_members = ?",
         params![
             organization.name,
             organization.slug,
@@ -51,7 +55,10 @@ pub fn update(db: &Write<'_, TenantDb>, organization: &Organization) -> Result<(
             json(&organization.metadata)?,
             organization.accent,
             json(&organization.policy)?,
-            db.now()
+            db.now(),
+            json(&organization.former_names)?,
+            bound(organization.quotas.max_bytes),
+            bound(organization.quotas.max_members)
         ],
     )?;
     Ok(())
@@ -59,6 +66,21 @@ pub fn update(db: &Write<'_, TenantDb>, organization: &Organization) -> Result<(
 
 fn state(organization: &Organization) -> &'static str {
     if organization.suspended { "suspended" } else { "active" }
+}
+
+/// Bytes that rows and indexes take up; pages that are free do not count, since they are used again.
+pub fn used_bytes(db: &Read<'_, TenantDb>) -> Result<u64> {
+    let used = db.number(
+        "SELECT (p.page_count - f.freelist_count) * s.page_size
+         FROM pragma_page_count p, pragma_freelist_count f, pragma_page_size s",
+        [],
+    )?;
+    Ok(u64::try_from(used).unwrap_or(0))
+}
+
+/// A column holds no more than an `i64`, which is as good as no limit.
+fn bound(limit: Option<u64>) -> Option<i64> {
+    limit.map(|limit| i64::try_from(limit).unwrap_or(i64::MAX))
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String> {
@@ -79,5 +101,10 @@ fn from_row(row: &Row<'_>) -> RowResult<Organization> {
         policy: serde_json::from_str(&parsed(8)?).unwrap_or_default(),
         created_at: row.get(9)?,
         updated_at: row.get(10)?,
+        former_names: serde_json::from_str(&parsed(11)?).unwrap_or_default(),
+        quotas: Quotas {
+            max_bytes: row.get::<_, Option<i64>>(12)?.and_then(|limit| u64::try_from(limit).ok()),
+            max_members: row.get::<_, Option<i64>>(13)?.and_then(|limit| u64::try_from(limit).ok()),
+        },
     })
 }

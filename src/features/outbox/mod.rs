@@ -13,7 +13,7 @@ pub use store::{delivered, due, waits};
 
 use crate::base::time::length;
 use crate::base::{Email, Error, OutboxId, Result};
-use crate::crypto::random;
+use crate::crypto::{Sealer, random};
 use crate::sqlite::{TenantDb, Write};
 use crate::tenants::Tenant;
 
@@ -51,6 +51,16 @@ pub fn send(db: &Write<'_, TenantDb>, tenant: &Tenant, mail: &Mail) -> Result<()
     let text =
         serde_json::to_vec(mail).map_err(|error| Error::internal("a mail could not be written").source(error))?;
     store::insert(db, id, &tenant.sealer().seal("outbox", "payload", &id.to_string(), &text))
+}
+
+/// Takes out every mail to certain addresses, also those that were given up; returns how many.
+pub fn forget_to(db: &Write<'_, TenantDb>, sealer: &Sealer, is_one: impl Fn(&Email) -> bool) -> Result<usize> {
+    let mut forgotten = 0;
+    for message in store::all(db, sealer)?.into_iter().filter(|message| is_one(&message.mail.to)) {
+        delivered(db, message.id)?;
+        forgotten += 1;
+    }
+    Ok(forgotten)
 }
 
 /// Notes a failed attempt: a later try, or the end.

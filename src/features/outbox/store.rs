@@ -20,6 +20,18 @@ pub fn due(db: &Read<'_, TenantDb>, sealer: &Sealer) -> Result<Vec<Waiting>> {
         params![db.now()],
         |row| Ok((row.get::<_, OutboxId>(0)?, row.get::<_, u32>(1)?, row.get::<_, Vec<u8>>(2)?)),
     )?;
+    opened(rows, sealer)
+}
+
+/// Every message, whatever has become of it.
+pub(super) fn all(db: &Read<'_, TenantDb>, sealer: &Sealer) -> Result<Vec<Waiting>> {
+    let rows = db.all("SELECT id, attempts, payload FROM outbox ORDER BY id", [], |row| {
+        Ok((row.get::<_, OutboxId>(0)?, row.get::<_, u32>(1)?, row.get::<_, Vec<u8>>(2)?))
+    })?;
+    opened(rows, sealer)
+}
+
+fn opened(rows: Vec<(OutboxId, u32, Vec<u8>)>, sealer: &Sealer) -> Result<Vec<Waiting>> {
     rows.into_iter()
         .map(|(id, attempts, sealed)| {
             let text = sealer.open("outbox", "payload", &id.to_string(), &sealed)?;

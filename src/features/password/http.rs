@@ -134,7 +134,7 @@ async fn sign_out(
 ) -> Answer {
     if let Some(signed_in) = current.0 {
         let by = by_member(&info, &signed_in);
-        tenant.write(|db| session::end(db, signed_in.session.id, End::SignedOut, &by)).await?;
+        tenant.write_beyond(|db| session::end(db, signed_in.session.id, End::SignedOut, &by)).await?;
     }
     let page = reply::see_other(&place.path("/signed-out"));
     Ok(reply::with_cookie(page, &clear_session_cookie(&state, &tenant)))

@@ -175,6 +175,41 @@ pub async fn change(
         .await
 }
 
+/// Whether whoever is signed in knows their password, before something that a stolen session must not do. A wrong
+/// one counts towards the lock as at the sign-in.
+pub async fn confirm(
+    tenant: &Tenant,
+    hasher: &PasswordHasher,
+    rules: &Rules,
+    signed_in: &SignedIn,
+    password: Secret,
+    by: &By,
+) -> Result<()> {
+    let member = &signed_in.member;
+    let right = hasher.verify(password, member.password_hash.clone()).await? != Verdict::No;
+    let refused = tenant
+        .write(|db| {
+            let now = member::require(db, member.id)?;
+            // A password that was changed while this one was looked at is not the one that was asked for.
+            let right = right && now.password_hash == member.password_hash;
+            if !right && !now.is_locked(db.now()) {
+                count_failure(db, rules, &now, by)?;
+            }
+            let refused = !right || now.is_locked(db.now());
+            if refused {
+                let act = Act::failed("member.password_confirmed").on(Target::new("member", member.id));
+                audit::record(db, by, act.with("reason", if right { "locked" } else { "wrong_password" }))?;
+            }
+            Ok(refused)
+        })
+        .await?;
+    let incorrect = || {
+        let error = Error::new(&codes::VALIDATION_FAILED).detail("The password is not right.");
+        error.field("password", "incorrect", "This is not your password.")
+    };
+    if refused { Err(incorrect()) } else { Ok(()) }
+}
+
 /// Whether a change is refused: by a wrong password, which is counted, or by a lock.
 fn refuse_change(db: &Write<'_, TenantDb>, rules: &Rules, id: MemberId, right: bool, by: &By) -> Result<bool> {
     let member = member::require(db, id)?;

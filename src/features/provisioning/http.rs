@@ -13,7 +13,7 @@ use super::{Change, NewOrganization, Owner, add_host, change, create, remove_hos
 use crate::base::{Email, Error, ExternalId, HostName, OrganizationId, Secret, Slug, Timestamp, codes};
 use crate::catalog::{Entry, organizations};
 use crate::features::audit::http::by_caller;
-use crate::features::organization::{self, Organization, Policy};
+use crate::features::organization::{self, Organization, Policy, Quotas};
 use crate::features::{DeploymentState, TenantState};
 use crate::tenants::Tenant;
 use crate::web::access::{Allowed, Operator, scope};
@@ -54,6 +54,7 @@ pub struct OrganizationBody {
     /// The colour of buttons on its pages, `#rrggbb`.
     accent: Option<String>,
     policy: Policy,
+    quotas: Quotas,
     /// Where its members sign in; also its issuer.
     url: String,
     issuer: String,
@@ -132,6 +133,10 @@ pub struct UpdateBody {
     #[serde(default, deserialize_with = "nullable::kept")]
     #[schema(nullable = false)]
     policy: Option<Policy>,
+    /// Replaces the limits as a whole; what is left out follows the deployment. Only operators may set it.
+    #[serde(default, deserialize_with = "nullable::kept")]
+    #[schema(nullable = false)]
+    quotas: Option<Quotas>,
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -225,7 +230,7 @@ async fn get_organization(
 /// Update an organization
 ///
 /// Changes what is given. A new slug changes the organization's address and issuer. Only
-/// operators may change slug and external id.
+/// operators may change slug, external id and quotas.
 #[utoipa::path(
     patch, path = "/v1/organizations/{org}", tag = "Organizations",
     security(("api_key" = ["organizations:write"])),
@@ -242,8 +247,10 @@ async fn update_organization(
     info: RequestInfo,
     Json(body): Json<UpdateBody>,
 ) -> Answer {
-    if !caller.is_operator() && (body.slug.is_some() || body.external_id.is_some()) {
-        return Err(Error::new(&codes::FORBIDDEN).detail("Slug and external id need an operator's key.").into());
+    if !caller.is_operator() && (body.slug.is_some() || body.external_id.is_some() || body.quotas.is_some()) {
+        return Err(Error::new(&codes::FORBIDDEN)
+            .detail("Slug, external id and quotas need an operator's key.")
+            .into());
     }
     let wanted = Change {
         name: body.name,
@@ -252,6 +259,7 @@ async fn update_organization(
         metadata: body.metadata,
         accent: body.accent,
         policy: body.policy,
+        quotas: body.quotas,
     };
     let organization = change(&state, &tenant, wanted, &by_caller(&info, &caller)).await?;
     state.tenant.operator_log.note(&caller, &info, tenant.id(), "organization.updated", &[]).await;
@@ -380,6 +388,7 @@ fn body_of(state: &TenantState, organization: &Organization) -> OrganizationBody
         metadata: organization.metadata.clone(),
         accent: organization.accent.clone(),
         policy: organization.policy.clone(),
+        quotas: organization.quotas,
         issuer: url.clone(),
         url,
         hosts: organization.hosts.clone(),

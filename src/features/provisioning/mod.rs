@@ -11,16 +11,17 @@ pub mod http;
 use std::collections::BTreeMap;
 
 use crate::base::{Email, Error, ExternalId, HostName, OrganizationId, Result, Secret, Slug, codes};
-use crate::catalog::{NewEntry, State, organizations};
+use crate::catalog::{NewEntry, State, erasures, organizations};
 use crate::crypto::signing;
 use crate::crypto::{Algorithm, random};
 use crate::features::audit::{self, Act, Actor, By, Target};
 use crate::features::member::{self, Member, NewMember, Role};
-use crate::features::organization::{self, Organization, Policy};
+use crate::features::organization::{self, Organization, Policy, Quotas};
 use crate::features::password::check_strength;
 use crate::features::session::{self, End};
 use crate::features::{DeploymentState, signing_key};
-use crate::tenants::{MIGRATIONS, Tenant};
+use crate::sqlite::{CatalogDb, Read, Write};
+use crate::tenants::Tenant;
 
 /// What a new organization is to be.
 pub struct NewOrganization {
@@ -61,6 +62,8 @@ pub async fn create(state: &DeploymentState, new: NewOrganization, by: &By) -> R
         slug: slug.clone(),
         external_id: new.external_id.as_ref().map(|external_id| external_id.as_str().to_owned()),
         hosts: Vec::new(),
+        former_names: Vec::new(),
+        quotas: Quotas::default(),
         suspended: false,
         metadata: new.metadata,
         accent: new.accent.map(|accent| accent.to_ascii_lowercase()),
@@ -76,7 +79,7 @@ pub async fn create(state: &DeploymentState, new: NewOrganization, by: &By) -> R
         id,
         slug,
         external_id: new.external_id,
-        schema_version: i64::try_from(MIGRATIONS.len()).unwrap_or(0),
+        schema_version: state.tenants.schema_version(),
         founder: new.founder.map(|mac| (mac, state.sign_up.max_per_email)),
     };
     let claim = state.catalog.write(|db| organizations::claim(db, &entry)).await?;
@@ -121,6 +124,7 @@ pub async fn recover(state: &DeploymentState) -> Result<()> {
     for id in state.catalog.read(organizations::half_done).await? {
         if state.tenants.is_in_place(id) {
             state.catalog.write(|db| organizations::activate(db, id)).await?;
+            match_suspension(state, id).await;
             tracing::info!(organization = %id, "completed an organization that a crash had interrupted");
         } else {
             state.tenants.discard(id).await?;
@@ -129,6 +133,21 @@ pub async fn recover(state: &DeploymentState) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// One that was brought in may have been suspended where it came from, and is so here.
+async fn match_suspension(state: &DeploymentState, id: OrganizationId) {
+    let suspended = async {
+        let tenant = state.tenants.open(&state.directory.by_id(id).await?).await?;
+        if tenant.read(organization::get).await?.suspended {
+            state.catalog.write(|db| organizations::set_state(db, id, State::Suspended)).await?;
+            state.directory.forget(id);
+        }
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = suspended.await {
+        tracing::warn!(organization = %id, ?error, "whether a completed organization is suspended is not known");
+    }
 }
 
 /// What an administrator may change of an organization.
@@ -140,6 +159,15 @@ pub struct Change {
     pub metadata: Option<BTreeMap<String, String>>,
     pub accent: Option<Option<String>>,
     pub policy: Option<Policy>,
+    /// Operators alone.
+    pub quotas: Option<Quotas>,
+}
+
+impl Change {
+    /// Whether it may make the organization's data larger by more than a trace.
+    const fn adds_data(&self) -> bool {
+        self.quotas.is_none() && self.metadata.is_some()
+    }
 }
 
 /// Changes an organization; names in the catalog first.
@@ -153,8 +181,12 @@ pub async fn change(state: &DeploymentState, tenant: &Tenant, change: Change, by
     if names_change {
         rename(state, id, &draft.slug, draft.external_id.as_deref(), by).await?;
     }
+    // Also where the data takes up as much as it may: this is how the limit is raised.
     let written = tenant
-        .write(|db| {
+        .write_beyond(|db| {
+            if change.adds_data() {
+                organization::require_bytes(db, &state.tenant.quotas)?;
+            }
             let after = applied(organization::get(db)?, &change);
             organization::update(db, &after)?;
             audit::record(db, by, Act::new("organization.updated").on(named(&after)).with("fields", fields(&change)))?;
@@ -162,6 +194,9 @@ pub async fn change(state: &DeploymentState, tenant: &Tenant, change: Change, by
         })
         .await;
     organization::changed(tenant);
+    if let (Ok(after), true) = (&written, change.quotas.is_some()) {
+        tenant.bound(after.quotas.bytes(&state.tenant.quotas));
+    }
     if written.is_err() && names_change {
         rename(state, id, &before.slug, before.external_id.as_deref(), by).await?;
     }
@@ -171,46 +206,43 @@ pub async fn change(state: &DeploymentState, tenant: &Tenant, change: Change, by
 
 /// Ends all sessions and refuses everybody until [`resume`]. Doing it again changes nothing.
 pub async fn suspend(state: &DeploymentState, tenant: &Tenant, reason: &str, by: &By) -> Result<()> {
-    set_suspended(state, tenant, true, Some(reason), by).await
+    mark_in_catalog(state, tenant.id(), true, by, |_| Ok(())).await?;
+    mark_in_file(tenant, true, Some(reason), by).await
 }
 
 pub async fn resume(state: &DeploymentState, tenant: &Tenant, by: &By) -> Result<()> {
     let id = tenant.id();
+    let refuse_scheduled = |db: &Read<'_, CatalogDb>| match erasures::is_scheduled(db, id)? {
+        true => Err(Error::new(&codes::ERASURE_SCHEDULED)),
+        false => organizations::entry(db, id),
+    };
     // Resuming what is not suspended must not sign anybody out.
-    if state.catalog.read(|db| organizations::entry(db, id)).await?.is_some_and(|entry| entry.state == State::Active) {
+    if state.catalog.read(refuse_scheduled).await?.is_some_and(|entry| entry.state == State::Active) {
         return Ok(());
     }
-    set_suspended(state, tenant, false, None, by).await
-}
-
-/// Closing: the catalog first, so that nobody gets in while those who are in are sent out. Opening: the
-/// file first. Wherever a crash comes in between, sessions from before the suspension are gone when the
-/// organization is open again.
-async fn set_suspended(
-    state: &DeploymentState,
-    tenant: &Tenant,
-    suspended: bool,
-    reason: Option<&str>,
-    by: &By,
-) -> Result<()> {
-    if suspended {
-        mark_in_catalog(state, tenant.id(), suspended, by).await?;
-        mark_in_file(tenant, suspended, reason, by).await
-    } else {
-        mark_in_file(tenant, suspended, reason, by).await?;
-        mark_in_catalog(state, tenant.id(), suspended, by).await
-    }
+    mark_in_file(tenant, false, None, by).await?;
+    mark_in_catalog(state, id, false, by, |db| refuse_scheduled(db).map(drop)).await
 }
 
 const fn suspension(suspended: bool) -> &'static str {
     if suspended { "organization.suspended" } else { "organization.resumed" }
 }
 
-async fn mark_in_catalog(state: &DeploymentState, id: OrganizationId, suspended: bool, by: &By) -> Result<()> {
+/// Closing: the catalog first, so that nobody gets in while those who are in are sent out. Opening: the
+/// file first. Wherever a crash comes in between, sessions from before the suspension are gone when the
+/// organization is open again. `also` is what else is true from that moment on.
+pub async fn mark_in_catalog(
+    state: &DeploymentState,
+    id: OrganizationId,
+    suspended: bool,
+    by: &By,
+    also: impl FnOnce(&Write<'_, CatalogDb>) -> Result<()>,
+) -> Result<()> {
     let wanted = if suspended { State::Suspended } else { State::Active };
     state
         .catalog
         .write(|db| {
+            also(db)?;
             if organizations::entry(db, id)?.is_some_and(|entry| entry.state != wanted) {
                 organizations::set_state(db, id, wanted)?;
                 let act = Act::new(suspension(suspended)).on(Target::new("organization", id));
@@ -224,9 +256,9 @@ async fn mark_in_catalog(state: &DeploymentState, id: OrganizationId, suspended:
 }
 
 /// `reason` is for the organization's own log: free text may name people, and the catalog holds none.
-async fn mark_in_file(tenant: &Tenant, suspended: bool, reason: Option<&str>, by: &By) -> Result<()> {
+pub async fn mark_in_file(tenant: &Tenant, suspended: bool, reason: Option<&str>, by: &By) -> Result<()> {
     tenant
-        .write(|db| {
+        .write_beyond(|db| {
             let mut organization = organization::get(db)?;
             let ended = session::end_all(db, End::OrganizationSuspended)?;
             if organization.suspended != suspended || ended > 0 {
@@ -333,7 +365,7 @@ async fn prepare_owner(state: &DeploymentState, owner: Option<Owner>, organizati
     }))
 }
 
-async fn undo(state: &DeploymentState, id: OrganizationId) {
+pub async fn undo(state: &DeploymentState, id: OrganizationId) {
     let discarded = state.tenants.discard(id).await;
     let abandoned = state.catalog.write(|db| organizations::abandon(db, id)).await;
     if let Err(error) = discarded.and(abandoned) {
@@ -361,6 +393,7 @@ fn applied(mut organization: Organization, change: &Change) -> Organization {
     if let Some(name) = &change.name {
         name.trim().clone_into(&mut organization.name);
     }
+    let before = [Some(organization.slug.to_string()), organization.external_id.clone()];
     if let Some(slug) = &change.slug {
         organization.slug = slug.clone();
     }
@@ -376,6 +409,16 @@ fn applied(mut organization: Organization, change: &Change) -> Organization {
     if let Some(policy) = &change.policy {
         organization.policy = policy.clone();
     }
+    if let Some(quotas) = change.quotas {
+        organization.quotas = quotas;
+    }
+    let gone = |name: &String| *name != *organization.slug.as_str() && organization.external_id.as_ref() != Some(name);
+    let gone: Vec<String> = before.into_iter().flatten().filter(gone).collect();
+    for name in gone {
+        if !organization.former_names.contains(&name) {
+            organization.former_names.push(name);
+        }
+    }
     organization
 }
 
@@ -387,6 +430,7 @@ fn fields(change: &Change) -> Vec<&'static str> {
         ("metadata", change.metadata.is_some()),
         ("accent", change.accent.is_some()),
         ("policy", change.policy.is_some()),
+        ("quotas", change.quotas.is_some()),
     ]
     .into_iter()
     .filter_map(|(name, changed)| changed.then_some(name))
@@ -394,7 +438,8 @@ fn fields(change: &Change) -> Vec<&'static str> {
 }
 
 /// The catalog's log holds no personal data: who signed up, and from where, is in the file's own log.
-fn impersonal(by: &By) -> By {
+#[must_use]
+pub fn impersonal(by: &By) -> By {
     let is_person = !matches!(by.actor.r#type.as_str(), "operator" | "system" | "api_key");
     let actor = if is_person { Actor::anonymous() } else { by.actor.clone() };
     By { actor, context: audit::Context::default(), request_id: by.request_id.clone() }

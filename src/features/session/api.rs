@@ -196,7 +196,7 @@ async fn revoke_session(
     Path(path): Path<SessionPath>,
 ) -> Answer {
     let (id, by) = (path.id()?, by_caller(&info, &caller));
-    tenant.write(|db| session::end(db, id, End::RevokedByOperator, &by)).await?;
+    tenant.write_beyond(|db| session::end(db, id, End::RevokedByOperator, &by)).await?;
     state.operator_log.note(&caller, &info, tenant.id(), "session.revoked", &[("session", id.to_string())]).await;
     Ok(reply::no_content())
 }

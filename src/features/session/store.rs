@@ -70,6 +70,10 @@ pub fn list(db: &Read<'_, TenantDb>, member: Option<MemberId>, request: &PageReq
     Ok(Page::from_rows(request, rows, |session| session.id.to_string()))
 }
 
+pub(super) fn ids_of(db: &Read<'_, TenantDb>, member: MemberId) -> Result<Vec<SessionId>> {
+    db.all("SELECT id FROM session WHERE member_id = ?", params![member], |row| row.get(0))
+}
+
 /// The sessions of a member that are still good, newest first.
 pub fn list_of_member(db: &Read<'_, TenantDb>, member: MemberId) -> Result<Vec<Session>> {
     db.all(

@@ -79,6 +79,32 @@ pub struct Account {
     /// Address of the next page of sessions.
     pub more_sessions: Option<String>,
     pub password_hint: String,
+    /// Whether the reader may export the organization.
+    pub may_export: bool,
+}
+
+/// `GET /account/export`. Field: `password`.
+#[derive(Debug, Template)]
+#[template(path = "export.html")]
+pub struct ExportPage {
+    pub frame: Frame,
+    pub csrf: String,
+    pub form: FormState,
+    pub email: String,
+    /// Newest first.
+    pub exports: Vec<ExportRow>,
+}
+
+/// One export that can be fetched, or will be.
+#[derive(Debug, Clone)]
+pub struct ExportRow {
+    pub id: String,
+    pub file_name: String,
+    pub made: When,
+    pub until: When,
+    /// In words; `None` until it is ready.
+    pub size: Option<String>,
+    pub failed: bool,
 }
 
 /// One line of a profile.

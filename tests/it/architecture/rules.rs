@@ -5,7 +5,7 @@ use std::fmt;
 use super::source::Source;
 
 /// Rooms by floor; an import goes to a lower floor, or to what `NEIGHBOURS` allows.
-const FLOORS: [(&str, u8); 16] = [
+const FLOORS: [(&str, u8); 17] = [
     ("base", 0),
     ("sqlite", 1),
     ("crypto", 1),
@@ -15,6 +15,7 @@ const FLOORS: [(&str, u8); 16] = [
     ("catalog", 2),
     ("tenants", 2),
     ("replica", 2),
+    ("backup", 2),
     ("web", 3),
     ("features", 4),
     ("jobs", 5),
@@ -26,8 +27,9 @@ const FLOORS: [(&str, u8); 16] = [
 ];
 
 /// What may be imported on one's own floor. Nothing else: so there are no circles.
-const NEIGHBOURS: [(&str, &[&str]); 4] = [
+const NEIGHBOURS: [(&str, &[&str]); 5] = [
     ("tenants", &["keyring", "catalog"]),
+    ("backup", &["keyring", "catalog", "tenants", "replica"]),
     ("router", &["jobs"]),
     ("app", &["jobs", "router"]),
     ("cli", &["jobs", "router", "app"]),
@@ -40,7 +42,7 @@ const PROOFS: [&str; 3] = ["route", "TenantRoute", "Claim"];
 const CONFIG_READERS: [&str; 5] = ["config", "web", "router", "app", "cli"];
 
 /// Features in the order in which they may use each other: only those before.
-const FEATURES: [&str; 18] = [
+const FEATURES: [&str; 23] = [
     "audit",
     "outbox",
     "signing_key",
@@ -53,16 +55,21 @@ const FEATURES: [&str; 18] = [
     "account",
     "membership",
     "api_key",
+    "export",
     "idempotency",
     "provisioning",
+    "import",
+    "backup",
     "sign_up",
     "oauth",
+    "erasure",
+    "fleet",
     "status",
     "api",
 ];
 
 /// Features of the deployment, whose rules may see the catalog; those of an organization never do.
-const OF_THE_DEPLOYMENT: [&str; 3] = ["signing_key", "provisioning", "sign_up"];
+const OF_THE_DEPLOYMENT: [&str; 7] = ["import", "signing_key", "provisioning", "sign_up", "fleet", "backup", "erasure"];
 
 /// Files of a feature that translate to and from HTTP.
 const EDGES: [&str; 3] = ["http", "pages", "api"];
@@ -86,7 +93,7 @@ const DOORS: [Door; 5] = [
         rule: "only features/*/{http,pages,api}.rs, web, router, app, cli and jobs name axum",
     },
     Door {
-        crates: &["argon2", "aws_lc_rs", "jsonwebtoken"],
+        crates: &["age", "argon2", "aws_lc_rs", "jsonwebtoken"],
         open_to: |source| in_room(source, &["crypto"]),
         rule: "only src/crypto names the libraries of cryptography",
     },
@@ -189,9 +196,9 @@ fn from_a_feature(source: &Source, target: &[String], to: &str) -> Option<String
         Part::List => return None,
         // Sealed columns are sealed where they are written.
         Part::Store => &["base", "sqlite", "crypto"],
-        Part::Edge => &["base", "crypto", "outbound", "keyring", "catalog", "tenants", "web"],
+        Part::Edge => &["base", "crypto", "outbound", "keyring", "catalog", "tenants", "backup", "web"],
         Part::Rules if source.module.get(1).is_some_and(|own| OF_THE_DEPLOYMENT.contains(&own.as_str())) => {
-            &["base", "crypto", "keyring", "catalog", "tenants", "sqlite"]
+            &["base", "crypto", "keyring", "catalog", "tenants", "backup", "sqlite"]
         }
         Part::Rules => &["base", "crypto", "keyring", "tenants", "sqlite"],
     };

@@ -7,11 +7,12 @@
 mod api;
 mod copied_rows;
 mod credentials;
+mod erased;
 mod pages;
 mod resolution;
 mod table;
 
-use bulkhead::base::{ApiKeyId, Credential, CredentialKind, MemberId, OrganizationId, SessionId};
+use bulkhead::base::{ApiKeyId, Credential, CredentialKind, ExportId, MemberId, OrganizationId, SessionId};
 use serde_json::{Value, json};
 
 use crate::world::{Answer, PASSWORD, Registered, World};
@@ -40,6 +41,7 @@ struct Side {
     session_token: String,
     custom_host: String,
     signing_key: String,
+    export: String,
 }
 
 impl Scene {
@@ -77,6 +79,7 @@ impl Side {
         let session_token = browser.session().unwrap();
         let found =
             operator.post(&format!("{at}/sessions/authenticate"), &json!({"session_token": session_token})).await;
+        let export = crate::export::ready(&operator, slug, &crate::export::omit()).await;
         let keys = operator.get(&format!("{at}/signing_keys")).await.expect(200).json();
         Self {
             slug,
@@ -88,6 +91,7 @@ impl Side {
             session_token,
             custom_host,
             signing_key: keys["data"][0]["id"].as_str().unwrap().to_owned(),
+            export: export["id"].as_str().unwrap().to_owned(),
             id,
         }
     }
@@ -101,6 +105,7 @@ impl Side {
             .replace("{key}", &of.key_id)
             .replace("{host}", &of.custom_host)
             .replace("{token}", &of.session_token)
+            .replace("{export}", &of.export)
     }
 
     /// Well-formed names of things that are nowhere.
@@ -118,6 +123,7 @@ impl Side {
             session_token: mint(CredentialKind::Session),
             custom_host: "login.nowhere.test".to_owned(),
             signing_key: like.signing_key.replace(|c: char| c.is_ascii_digit(), "1"),
+            export: ExportId::from_bits(5).to_string(),
         }
     }
 }

@@ -33,7 +33,7 @@ impl Operation {
     }
 
     pub fn names_an_object(&self) -> bool {
-        ["{member}", "{session}", "{key}", "{token}"]
+        ["{member}", "{session}", "{key}", "{token}", "{export}"]
             .iter()
             .any(|name| self.path.contains(name) || self.body.contains(name))
     }
@@ -75,6 +75,12 @@ pub const OPERATIONS: &[Operation] = operations! {
     DELETE "/v1/organizations/{org}/api_keys/{key}" "keys:write" Both "";
     GET "/v1/organizations/{org}/signing_keys" "keys:read" Both "";
     POST "/v1/organizations/{org}/signing_keys/rotation" "keys:write" Both r#"{"algorithm": "ES256"}"#;
+    GET "/v1/organizations/{org}/exports" "exports:read" Both "";
+    POST "/v1/organizations/{org}/exports" "exports:write" Both r#"{"secrets": "omit"}"#;
+    GET "/v1/organizations/{org}/exports/{export}" "exports:read" Both "";
+    DELETE "/v1/organizations/{org}/exports/{export}" "exports:write" Both "";
+    GET "/v1/organizations/{org}/exports/{export}/content" "exports:read" Both "";
+    POST "/v1/imports" "organizations:write" Operators "{}";
     GET "/v1/applications" "applications:read" Operators "";
     POST "/v1/applications" "applications:write" Operators r#"{"name": "App", "type": "public", "redirect_uris": ["https://app.example.com/cb"]}"#;
     GET "/v1/applications/{application}" "applications:read" Operators "";
@@ -86,7 +92,30 @@ pub const OPERATIONS: &[Operation] = operations! {
     DELETE "/v1/api_keys/{key}" "keys:write" Operators "";
     GET "/v1/audit_events" "audit:read" Operators "";
     GET "/v1/audit_events/verification" "audit:read" Operators "";
+    GET "/v1/backup" "organizations:read" Operators "";
+    GET "/v1/organizations/{org}/backup" "organizations:read" Operators "";
+    GET "/v1/organizations/{org}/differences" "organizations:read" Operators "";
+    POST "/v1/organizations/{org}/restorations" "organizations:write" Operators "{}";
+    POST "/v1/organizations/{org}/recovery" "organizations:write" Operators "{}";
+    GET "/v1/organizations/{org}/quarantine" "organizations:read" Operators "";
+    PUT "/v1/organizations/{org}/quarantine" "organizations:write" Operators r#"{"reason": "torn pages"}"#;
+    DELETE "/v1/organizations/{org}/quarantine" "organizations:write" Operators "";
+    POST "/v1/organizations/{org}/compaction" "organizations:write" Operators "";
+    POST "/v1/organizations/{org}/migration_rollback" "organizations:write" Operators "";
+    GET "/v1/fleet/migrations" "organizations:read" Operators "";
+    POST "/v1/fleet/migrations" "organizations:write" Operators "{}";
+    GET "/v1/fleet/migrations/{migration}" "organizations:read" Operators "";
+    POST "/v1/fleet/checks" "organizations:write" Operators "{}";
+    GET "/v1/fleet/checks/{check}" "organizations:read" Operators "";
+    GET "/v1/fleet/stats" "organizations:read" Operators "";
     GET "/v1/catalog/check" "organizations:read" Operators "";
+    PUT "/v1/organizations/{org}/erasure" "organizations:write" Operators r#"{"reason": "they asked for it"}"#;
+    GET "/v1/organizations/{org}/erasure" "organizations:read" Operators "";
+    DELETE "/v1/organizations/{org}/erasure" "organizations:write" Operators "";
+    GET "/v1/organizations/{org}/erasure/preview" "organizations:read" Operators "";
+    PUT "/v1/organizations/{org}/members/{member}/erasure" "members:write" Both "";
+    GET "/v1/erasures" "organizations:read" Operators "";
+    GET "/v1/erasures/{organization}" "organizations:read" Operators "";
     GET "/v1/status" "organizations:read" Operators "";
 };
 
@@ -126,6 +155,9 @@ pub const TENANT_PAGES: &[(&str, &str, Page)] = pages! {
     GET "/account" Private;
     POST "/account/password" PrivateForm;
     POST "/account/sessions/{session}/revoke" PrivateForm;
+    GET "/account/export" Private;
+    POST "/account/export" PrivateForm;
+    POST "/account/export/{export}/content" PrivateForm;
     GET "/relay" Open;
     POST "/relay" Form;
     GET "/oauth2/authorize" Entry;

@@ -47,6 +47,7 @@ pub struct World {
     settings: Vec<(String, String)>,
     operator_key: String,
     read_mails: Mutex<HashSet<PathBuf>>,
+    schema: &'static [&'static str],
 }
 
 /// Where a request seems to come from, and what it carries.
@@ -102,6 +103,8 @@ impl World {
             ("BULKHEAD_SERVER_PUBLIC_URL".to_owned(), format!("http://{HOST}")),
             ("BULKHEAD_PASSWORD_MEMORY_KIB".to_owned(), "7168".to_owned()),
             ("BULKHEAD_PASSWORD_ITERATIONS".to_owned(), "1".to_owned()),
+            // This process is the tests' own program.
+            ("BULKHEAD_IMPORTS_CHECK_PROGRAM".to_owned(), env!("CARGO_BIN_EXE_bulkhead").to_owned()),
         ];
         // Every limit there is, whatever it is called.
         let defaults = Config::embedded().unwrap().show();
@@ -110,7 +113,7 @@ impl World {
         }
         all.extend(settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
         let clock = Clock::manual(START);
-        let (app, service, control) = start(&all, &clock).await;
+        let (app, service, control) = start(&all, &clock, bulkhead::tenants::MIGRATIONS).await;
         let mut world = Self {
             app: Some(app),
             service,
@@ -120,6 +123,7 @@ impl World {
             settings: all,
             operator_key: String::new(),
             read_mails: Mutex::default(),
+            schema: bulkhead::tenants::MIGRATIONS,
         };
         let made =
             world.local_operator("POST", "/v1/api_keys", Some(json!({"name": "operator", "scopes": ["*"]}))).await;
@@ -140,13 +144,18 @@ impl World {
         self.settings.push((name.to_owned(), value.to_owned()));
     }
 
+    /// Another schema of organizations' files from the next start on: a newer program.
+    pub fn set_schema(&mut self, schema: &'static [&'static str]) {
+        self.schema = schema;
+    }
+
     /// Stops the server, lets `work` have its directory, and starts it again.
     pub async fn while_stopped<T>(&mut self, work: impl FnOnce(&Path) -> T) -> T {
         // The routers hold the files open.
         (self.service, self.control) = (Router::new(), Router::new());
         self.app.take().unwrap().stop().await;
         let value = work(&self.data_dir());
-        let (app, service, control) = start(&self.settings, &self.clock).await;
+        let (app, service, control) = start(&self.settings, &self.clock, self.schema).await;
         (self.app, self.service, self.control) = (Some(app), service, control);
         value
     }
@@ -266,9 +275,9 @@ pub fn encoded(fields: &[(&str, &str)]) -> String {
     url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish()
 }
 
-async fn start(settings: &[(String, String)], clock: &Clock) -> (App, Router, Router) {
+async fn start(settings: &[(String, String)], clock: &Clock, schema: &'static [&'static str]) -> (App, Router, Router) {
     let config = Config::load(None, settings.iter().cloned()).unwrap();
-    let app = App::start(config, clock.clone()).await.unwrap();
+    let app = App::start_with_schema(config, clock.clone(), schema).await.unwrap();
     let (service, control) = (app.service(), app.control());
     (app, service, control)
 }

@@ -36,7 +36,7 @@ impl OperatorKeys {
         let found = self.catalog.read(|db| Ok(usable(api_key::by_hash(db, &secret_hash)?, db.now()))).await?;
         let Some((key, is_use_due)) = found else { return Ok(None) };
         if is_use_due {
-            self.catalog.write(|db| api_key::note_use(db, key.id)).await?;
+            unless_full(self.catalog.write(|db| api_key::note_use(db, key.id)).await)?;
         }
         Ok(Some(caller(key, |id, name| Identity::OperatorKey { id, name })))
     }
@@ -95,9 +95,14 @@ async fn of_organization(
     let found = tenant.read(|db| Ok(usable(api_key::by_hash(db, &secret_hash)?, db.now()))).await?;
     let Some((key, is_use_due)) = found else { return Ok(None) };
     if is_use_due {
-        tenant.write(|db| api_key::note_use(db, key.id)).await?;
+        unless_full(tenant.write(|db| api_key::note_use(db, key.id)).await)?;
     }
     Ok(Some(caller(key, |id, name| Identity::OrganizationKey { id, name, organization })))
+}
+
+/// When a key was used last is no reason to refuse it: where the disk takes nothing, reading goes on.
+fn unless_full(noted: Result<()>) -> Result<()> {
+    noted.or_else(|error| if error.is_of_storage() { Ok(()) } else { Err(error) })
 }
 
 /// The key if it may be used now, and whether its use should be written down.

@@ -10,7 +10,7 @@ use utoipa_axum::routes;
 use crate::base::{ApiKeyId, Credential, Error, OrganizationId, Result, Scope, Timestamp, codes};
 use crate::features::api_key::{self, ApiKey, NewApiKey};
 use crate::features::audit::http::{by_caller, by_operator};
-use crate::features::{DeploymentState, TenantState};
+use crate::features::{DeploymentState, TenantState, organization};
 use crate::tenants::Tenant;
 use crate::web::access::{Allowed, Operator, scope};
 use crate::web::extract::Paging;
@@ -166,8 +166,12 @@ async fn create_organization_api_key(
     Json(body): Json<CreateApiKey>,
 ) -> Answer {
     let by = by_caller(&info, &caller);
-    let (key, secret) =
-        tenant.write(|db| api_key::create(db, Some(tenant.id()), body.into(), &caller.scopes, &by)).await?;
+    let (key, secret) = tenant
+        .write(|db| {
+            organization::require_bytes(db, &state.quotas)?;
+            api_key::create(db, Some(tenant.id()), body.into(), &caller.scopes, &by)
+        })
+        .await?;
     state.operator_log.note(&caller, &info, tenant.id(), "api_key.created", &[("api_key", key.id.to_string())]).await;
     Ok(created(key, &secret))
 }
@@ -189,7 +193,7 @@ async fn revoke_organization_api_key(
     Path(path): Path<KeyPath>,
 ) -> Answer {
     let (id, by) = (path.id()?, by_caller(&info, &caller));
-    tenant.write(|db| api_key::revoke(db, id, &by)).await?;
+    tenant.write_beyond(|db| api_key::revoke(db, id, &by)).await?;
     state.operator_log.note(&caller, &info, tenant.id(), "api_key.revoked", &[("api_key", id.to_string())]).await;
     Ok(reply::no_content())
 }

@@ -57,9 +57,9 @@ pub(super) async fn revoke(
     let (speaker, by) = (speaker(&tenant, &place), by_application(&info, &application));
     let party = party(&application, &speaker);
     if let Some(token) = refresh_token(&tenant, token) {
-        tenant.write(|db| oauth::revoke_refresh_token(db, &token, &party, &by)).await?;
+        tenant.write_beyond(|db| oauth::revoke_refresh_token(db, &token, &party, &by)).await?;
     } else if let Some(claims) = access_claims(&state, &tenant, &place, token).await? {
-        tenant.write(|db| oauth::revoke_access_token(db, &claims, &party, &by)).await?;
+        tenant.write_beyond(|db| oauth::revoke_access_token(db, &claims, &party, &by)).await?;
     }
     Ok(StatusCode::OK.into_response())
 }

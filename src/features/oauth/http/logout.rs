@@ -94,7 +94,7 @@ async fn end(
     return_to: Option<String>,
 ) -> Answer {
     let by = by_member(info, signed_in);
-    tenant.write(|db| session::end(db, signed_in.session.id, End::SignedOut, &by)).await?;
+    tenant.write_beyond(|db| session::end(db, signed_in.session.id, End::SignedOut, &by)).await?;
     let response = signed_out(place, return_to);
     Ok(reply::with_cookie(response, &clear_session_cookie(state, tenant)))
 }

@@ -1,0 +1,279 @@
+//! F2. Continuous backup: what was written is shipped to a replica a moment later, in Litestream's format, so that
+//! one organization can be had back as it was at any moment of the last days.
+//!
+//! It owns which databases wait to be shipped ([`Dirty`]), how far each has come ([`state`]), what is read from a
+//! database between two transactions ([`capture`]) and when what happens ([`Backups::run`]). An organization that is
+//! not written to costs nothing: no open file, no timer, no request. A store that cannot be reached slows no request
+//! down; what was not shipped stays in the WAL, which is folded only after it was read.
+//!
+//! It leaves alone: the format (`ltx`), where files of a replica lie and which may go (`replica`), what is inside a
+//! database, and putting a restored file into a live one's place (`features::backup`).
+
+mod capture;
+mod dirty;
+mod leftovers;
+mod rounds;
+mod state;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+pub use dirty::Dirty;
+pub use state::Progress;
+
+pub use crate::ltx::Txid;
+pub use crate::replica::{Destroyed, Gap, History, Item, Point, Target};
+
+use crate::base::{Clock, Error, OrganizationId, Result, codes};
+use crate::catalog::{Catalog, Directory};
+use crate::keyring::Keyring;
+use crate::replica::{self, Replica, Restored, Rules, Store};
+use crate::sqlite::Still;
+use crate::tenants::Tenants;
+
+use state::State;
+
+/// A database that is backed up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    Organization(OrganizationId),
+    Catalog,
+    /// Its replica holds wrapped keys, so it reaches back only as far as an erasure may be undone.
+    Keyring,
+}
+
+impl Source {
+    /// The path of its replica: that of the file in the data directory, as `litestream replicate` would name it.
+    #[must_use]
+    pub fn path(self) -> String {
+        match self {
+            Self::Organization(id) => {
+                let uuid = Uuid::from_u128(id.bits());
+                let bytes = uuid.as_bytes();
+                format!("orgs/{:02x}/{:02x}/{uuid}/db.sqlite", bytes[15], bytes[14])
+            }
+            Self::Catalog => "catalog.sqlite".to_owned(),
+            Self::Keyring => "keyring.sqlite".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Organization(id) => id.fmt(f),
+            Self::Catalog => f.write_str("catalog"),
+            Self::Keyring => f.write_str("keyring"),
+        }
+    }
+}
+
+/// When what is done.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    /// From a commit to its being shipped, so that one file holds all of a burst.
+    pub debounce: Duration,
+    /// From the first file to its merge into level 1, 2 and 3.
+    pub levels: [Duration; 3],
+    /// Between two snapshots of a database that is written to.
+    pub snapshots: Duration,
+    /// How far back a restore reaches.
+    pub retention: Duration,
+    /// The same for the keyring: as long as that, an erased organization's key can be had back from the replica.
+    pub keyring_retention: Duration,
+    /// Databases that are shipped at the same moment.
+    pub workers: usize,
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self {
+            debounce: Duration::from_secs(1),
+            levels: [Duration::from_secs(30), Duration::from_secs(300), Duration::from_secs(3600)],
+            snapshots: Duration::from_secs(24 * 3600),
+            retention: Duration::from_secs(7 * 24 * 3600),
+            keyring_retention: Duration::from_secs(24 * 3600),
+            workers: 4,
+        }
+    }
+}
+
+/// The databases of a deployment.
+#[derive(Clone)]
+pub struct Databases {
+    pub tenants: Tenants,
+    pub directory: Directory,
+    pub catalog: Catalog,
+    pub keyring: Keyring,
+}
+
+/// The backup of a deployment; cheap to clone.
+#[derive(Clone)]
+pub struct Backups(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    dirty: Dirty,
+    databases: Databases,
+    schedule: Schedule,
+    clock: Clock,
+    /// Where large contents pass through.
+    scratch: PathBuf,
+    hands: Semaphore,
+    /// Of what was written to lately. Each is held by one worker at a time.
+    states: Mutex<HashMap<Source, Arc<tokio::sync::Mutex<State>>>>,
+    /// Until when nobody asks the store, because it did not answer, and how often in a row it did not.
+    store_rests: Mutex<(Option<Instant>, u32)>,
+    /// Databases that are shipped whole because the store is new.
+    first_time: Mutex<HashSet<Source>>,
+    progress: Mutex<HashMap<Source, Progress>>,
+}
+
+impl Backups {
+    #[must_use]
+    pub fn new(
+        store: Store,
+        dirty: Dirty,
+        databases: Databases,
+        schedule: Schedule,
+        clock: Clock,
+        scratch: &Path,
+    ) -> Self {
+        let hands = Semaphore::new(schedule.workers.max(1));
+        Self(Arc::new(Inner {
+            store,
+            dirty,
+            databases,
+            schedule,
+            clock,
+            scratch: scratch.to_owned(),
+            hands,
+            states: Mutex::default(),
+            store_rests: Mutex::default(),
+            first_time: Mutex::default(),
+            progress: Mutex::default(),
+        }))
+    }
+
+    /// The replica of one database.
+    pub fn replica_of(&self, source: Source) -> Result<Replica> {
+        self.0.store.replica(&source.path()).map_err(told)
+    }
+
+    /// How far a database has come since this process runs. Nothing: it was not written to.
+    #[must_use]
+    pub fn progress(&self, source: Source) -> Option<Progress> {
+        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).get(&source).cloned()
+    }
+
+    /// Where copies may be put together: on the file system of the data directory.
+    #[must_use]
+    pub fn scratch(&self) -> &Path {
+        &self.0.scratch
+    }
+
+    /// How many databases wait to be shipped.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.dirty.len()
+    }
+
+    /// Ships what was committed before the call, now.
+    pub async fn ship_now(&self, source: Source) -> Result<()> {
+        rounds::ship(&self.0, source).await.map_err(told)
+    }
+
+    /// What can be had back.
+    pub async fn history(&self, source: Source) -> Result<History> {
+        replica::history(&self.replica_of(source)?).await.map_err(told)
+    }
+
+    /// Builds a database as it was, at a path where nothing is.
+    pub async fn restore(&self, source: Source, target: Target, out: &Path) -> Result<Restored> {
+        replica::restore(&self.replica_of(source)?, target, out).await.map_err(told)
+    }
+
+    /// The next file of this database is a whole one: another file has taken the place of the one that was
+    /// shipped so far.
+    pub async fn start_over(&self, source: Source) {
+        let state = self.state(source);
+        let mut state = state.lock().await;
+        *state = State::replaced();
+        self.0.dirty.mark(source);
+    }
+
+    /// Removes a database's replica, and what is known of it.
+    pub async fn destroy(&self, source: Source) -> Result<Destroyed> {
+        let state = self.state(source);
+        let mut state = state.lock().await;
+        self.0.dirty.forget(source);
+        let destroyed = self.replica_of(source)?.destroy().await.map_err(told)?;
+        *state = State::default();
+        self.0.states.lock().unwrap_or_else(PoisonError::into_inner).remove(&source);
+        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).remove(&source);
+        Ok(destroyed)
+    }
+
+    /// Replaces the keyring's replica by one that holds only what the keyring holds now, so that a destroyed key
+    /// is not in it either.
+    pub async fn renew_keyring(&self) -> Result<()> {
+        self.destroy(Source::Keyring).await?;
+        self.ship_now(Source::Keyring).await
+    }
+
+    fn state(&self, source: Source) -> Arc<tokio::sync::Mutex<State>> {
+        Arc::clone(self.0.states.lock().unwrap_or_else(PoisonError::into_inner).entry(source).or_default())
+    }
+}
+
+impl Inner {
+    /// Works on a database between two of its transactions.
+    async fn still<T>(&self, source: Source, work: impl FnOnce(&mut Still<'_>) -> Result<T>) -> Result<T> {
+        match source {
+            Source::Catalog => self.databases.catalog.still(work).await,
+            Source::Keyring => self.databases.keyring.still(work).await,
+            Source::Organization(id) => {
+                let route = self.databases.directory.by_id(id).await?;
+                self.databases.tenants.open(&route).await?.still(work).await
+            }
+        }
+    }
+
+    fn rules(&self, source: Source) -> Rules {
+        let kept = match source {
+            Source::Keyring => self.schedule.keyring_retention,
+            _ => self.schedule.retention,
+        };
+        // A snapshot more than the window would keep destroyed keys for twice as long as was said.
+        Rules { snapshots: kept, whole_window: source != Source::Keyring, ..Rules::default() }
+    }
+}
+
+/// A fault of the store in the house's words.
+fn told(error: replica::Error) -> Error {
+    use replica::Error as Fault;
+    let text = error.to_string();
+    match error {
+        Fault::Plan(plan) => Error::new(&codes::BACKUP_NOT_FOUND).detail(capitalized(&plan.to_string())),
+        Fault::Occupied { .. } => Error::new(&codes::BACKUP_TARGET_EXISTS).because(text),
+        Fault::Unreachable { .. } => {
+            Error::new(&codes::BACKUP_UNAVAILABLE).because(text).retry_after(Duration::from_secs(5))
+        }
+        _ => Error::new(&codes::BACKUP_UNAVAILABLE).because(text),
+    }
+}
+
+fn capitalized(text: &str) -> String {
+    let mut text = format!("{text}.");
+    if let Some(first) = text.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    text
+}

@@ -1,0 +1,433 @@
+//! The operations on backups; for operators.
+
+use std::path::PathBuf;
+
+use axum::extract::State;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::{Difference, Facts, Past, Restoration, at, between, history, past, rehearse, replace, restore};
+use crate::backup::{Backups, Item, Point, Progress, Source, Target, Txid};
+use crate::base::{Error, OrganizationId, Result, Timestamp, codes};
+use crate::features::DeploymentState;
+use crate::features::audit::http::by_caller;
+use crate::tenants::Tenant;
+use crate::web::access::{Operator, scope};
+use crate::web::failure::{Answer, Problem};
+use crate::web::schema::object;
+use crate::web::{Json, Path, Query, RequestInfo, reply};
+
+object!(pub BackupObject = "backup");
+object!(pub DeploymentBackupObject = "deployment_backup");
+object!(pub RestorationObject = "restoration");
+object!(pub DifferencesObject = "differences");
+object!(pub RecoveryObject = "recovery");
+
+pub fn deployment_api() -> OpenApiRouter<DeploymentState> {
+    OpenApiRouter::new()
+        .routes(routes!(get_deployment_backup))
+        .routes(routes!(get_backup))
+        .routes(routes!(list_differences))
+        .routes(routes!(restore_organization))
+        .routes(routes!(recover_organization))
+}
+
+/// How far the copy of one database has come, since the server runs.
+#[derive(Serialize, ToSchema)]
+struct ProgressBody {
+    /// The newest transaction of the copy; null where nothing was shipped since the start.
+    txid: Option<String>,
+    shipped_at: Option<Timestamp>,
+    /// Since when something waits that was not shipped; null if nothing does.
+    behind_since: Option<Timestamp>,
+    last_error: Option<String>,
+    last_error_at: Option<Timestamp>,
+}
+
+impl From<Option<Progress>> for ProgressBody {
+    fn from(progress: Option<Progress>) -> Self {
+        let progress = progress.unwrap_or_default();
+        Self {
+            txid: progress.txid.map(|txid| txid.to_string()),
+            shipped_at: progress.shipped_at,
+            behind_since: progress.behind_since,
+            last_error: progress.last_error,
+            last_error_at: progress.last_error_at,
+        }
+    }
+}
+
+/// The backup of the deployment.
+#[derive(Serialize, ToSchema)]
+struct DeploymentBackup {
+    #[schema(inline)]
+    object: DeploymentBackupObject,
+    /// Databases that wait to be shipped.
+    waiting: usize,
+    catalog: ProgressBody,
+    keyring: ProgressBody,
+}
+
+/// A moment that can be had back.
+#[derive(Serialize, ToSchema)]
+struct PointBody {
+    /// 16 hexadecimal digits.
+    txid: String,
+    at: Timestamp,
+}
+
+/// What can be had back of one organization.
+#[derive(Serialize, ToSchema)]
+struct BackupBody {
+    #[schema(inline)]
+    object: BackupObject,
+    organization_id: OrganizationId,
+    progress: ProgressBody,
+    /// Everything from here on can be restored, but for the gaps; null if there is no copy yet.
+    oldest: Option<PointBody>,
+    newest: Option<PointBody>,
+    snapshots: Vec<PointBody>,
+    /// Bytes that the copy takes up.
+    bytes: u64,
+    /// Stretches that are lost.
+    gaps: Vec<GapBody>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct GapBody {
+    from_txid: String,
+    to_txid: String,
+}
+
+/// Which moment: one of `at` and `txid`, or neither for the newest there is.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RestoreBody {
+    /// The last state at or before this time.
+    #[serde(default)]
+    at: Option<Timestamp>,
+    /// The state right after this transaction of the copy, in 16 hexadecimal digits.
+    #[serde(default)]
+    #[schema(pattern = "^[0-9a-f]{16}$")]
+    txid: Option<String>,
+    /// Say what would change, and change nothing.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// A restore, done or rehearsed.
+#[derive(Serialize, ToSchema)]
+struct RestorationBody {
+    #[schema(inline)]
+    object: RestorationObject,
+    organization_id: OrganizationId,
+    dry_run: bool,
+    txid: String,
+    as_of: Timestamp,
+    /// From what was to what is now.
+    changes: Vec<Difference>,
+    /// What was taken away since then and therefore stays away.
+    withheld: Vec<WithheldBody>,
+    sessions_ended: usize,
+    /// The point just before: restoring it undoes this, as far as the copy reaches.
+    previous_txid: Option<String>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct WithheldBody {
+    kind: &'static str,
+    id: String,
+    name: String,
+    /// `deactivated_since`, `deleted_since`, `roles_reduced_since`, `password_changed_since` or `revoked_since`.
+    reason: &'static str,
+}
+
+/// Which moment, as in a restore.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct RecoverBody {
+    #[serde(default)]
+    at: Option<Timestamp>,
+    #[serde(default)]
+    #[schema(pattern = "^[0-9a-f]{16}$")]
+    txid: Option<String>,
+}
+
+/// What was put in the place of a lost file.
+#[derive(Serialize, ToSchema)]
+struct RecoveryBody {
+    #[schema(inline)]
+    object: RecoveryObject,
+    organization_id: OrganizationId,
+    txid: String,
+    as_of: Timestamp,
+    /// The directory on the server that keeps what was there; null if nothing was.
+    kept: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct OrganizationPath {
+    org: String,
+}
+
+/// Two moments.
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct Moments {
+    /// A time (RFC 3339) or a transaction (16 hexadecimal digits).
+    from: String,
+    /// The same; now if it is left out.
+    to: Option<String>,
+}
+
+/// What differs between two moments.
+#[derive(Serialize, ToSchema)]
+struct Differences {
+    #[schema(inline)]
+    object: DifferencesObject,
+    organization_id: OrganizationId,
+    from: PointBody,
+    /// Null for now.
+    to: Option<PointBody>,
+    #[serde(rename = "differences")]
+    data: Vec<Difference>,
+}
+
+/// Get the state of the backup
+///
+/// Operators only.
+#[utoipa::path(
+    get, path = "/v1/backup", tag = "Backups",
+    security(("api_key" = ["organizations:read"])),
+    responses(
+        (status = 200, description = "The state", body = DeploymentBackup),
+        (status = 409, description = "`backup_not_configured`", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn get_deployment_backup(
+    State(state): State<DeploymentState>,
+    _caller: Operator<scope::OrganizationsRead>,
+) -> Answer {
+    let backups = configured(&state)?;
+    let of = |source| ProgressBody::from(backups.progress(source));
+    let body = DeploymentBackup {
+        object: DeploymentBackupObject,
+        waiting: backups.waiting(),
+        catalog: of(Source::Catalog),
+        keyring: of(Source::Keyring),
+    };
+    Ok(reply::json(200, &body))
+}
+
+/// Get an organization's backup
+///
+/// What can be had back, and how far the copy has come. Only for operators.
+#[utoipa::path(
+    get, path = "/v1/organizations/{org}/backup", tag = "Backups",
+    security(("api_key" = ["organizations:read"])),
+    responses(
+        (status = 200, description = "The backup", body = BackupBody),
+        (status = 409, description = "`backup_not_configured`", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn get_backup(
+    State(state): State<DeploymentState>,
+    tenant: Tenant,
+    _caller: Operator<scope::OrganizationsRead>,
+) -> Answer {
+    let backups = configured(&state)?;
+    let history = history(backups, &tenant).await?;
+    let item = |item: &Item| PointBody {
+        txid: item.name.max.to_string(),
+        at: Timestamp::from_millis(item.created_at.timestamp_millis()),
+    };
+    let body = BackupBody {
+        object: BackupObject,
+        organization_id: tenant.id(),
+        progress: backups.progress(Source::Organization(tenant.id())).into(),
+        oldest: history.oldest.map(point),
+        newest: history.newest.map(point),
+        snapshots: history.snapshots.iter().map(item).collect(),
+        bytes: history.bytes,
+        gaps: history
+            .gaps
+            .iter()
+            .map(|gap| GapBody { from_txid: gap.from.to_string(), to_txid: gap.to.to_string() })
+            .collect(),
+    };
+    Ok(reply::json(200, &body))
+}
+
+/// Compare two moments of an organization
+///
+/// Members, keys and settings that were added, removed or changed. Only for operators.
+#[utoipa::path(
+    get, path = "/v1/organizations/{org}/differences", tag = "Backups",
+    security(("api_key" = ["organizations:read"])),
+    params(Moments),
+    responses(
+        (status = 200, description = "The differences", body = Differences),
+        (status = 409, description = "`backup_not_configured`", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn list_differences(
+    State(state): State<DeploymentState>,
+    tenant: Tenant,
+    _caller: Operator<scope::OrganizationsRead>,
+    Query(moments): Query<Moments>,
+) -> Answer {
+    let backups = configured(&state)?;
+    let (from, to) = (moment("from", &moments.from)?, moments.to.as_deref().map(|to| moment("to", to)).transpose()?);
+    let before = had(&state, backups, &tenant, from).await?;
+    let after = match to {
+        Some(to) => Some(had(&state, backups, &tenant, to).await?),
+        None => None,
+    };
+    let differences = match &after {
+        Some(after) => between(&before.facts, &after.facts),
+        None => between(&before.facts, &tenant.read(Facts::of).await?),
+    };
+    let of = |past: &Past| PointBody { txid: past.txid.to_string(), at: past.as_of };
+    let body = Differences {
+        object: DifferencesObject,
+        organization_id: tenant.id(),
+        from: of(&before),
+        to: after.as_ref().map(of),
+        data: differences,
+    };
+    Ok(reply::json(200, &body))
+}
+
+/// Restore an organization
+///
+/// Makes it what it was, in one transaction, while everybody else goes on. What was taken away since (access,
+/// roles, keys, passwords) stays away, every session ends, and the audit log goes on and says so. Only for
+/// operators.
+#[utoipa::path(
+    post, path = "/v1/organizations/{org}/restorations", tag = "Backups",
+    security(("api_key" = ["organizations:write"])),
+    responses(
+        (status = 200, description = "What was restored, or would be", body = RestorationBody),
+        (status = 409, description = "`backup_not_configured`, or nobody would own it: `last_owner`",
+         body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn restore_organization(
+    State(state): State<DeploymentState>,
+    tenant: Tenant,
+    caller: Operator<scope::OrganizationsWrite>,
+    info: RequestInfo,
+    Json(body): Json<RestoreBody>,
+) -> Answer {
+    let backups = configured(&state)?;
+    let target = target_of(body.at, body.txid.as_deref())?;
+    let past = had(&state, backups, &tenant, target).await?;
+    let restoration = if body.dry_run {
+        rehearse(&tenant, &past).await?
+    } else {
+        let restored = restore(backups, &tenant, &past, &by_caller(&info, &caller)).await?;
+        state.tenant.operator_log.note(&caller, &info, tenant.id(), "organization.restored", &[]).await;
+        restored
+    };
+    Ok(reply::json(200, &body_of(tenant.id(), body.dry_run, restoration)))
+}
+
+/// Recover an organization whose file is lost
+///
+/// Puts what the backup has in the place of a file that is missing or cannot be read. The broken file is kept beside
+/// it, every session ends. What was revoked after that point is not known and may be valid again, so take the newest
+/// point unless it is broken as well. Only for operators.
+#[utoipa::path(
+    post, path = "/v1/organizations/{org}/recovery", tag = "Backups",
+    security(("api_key" = ["organizations:write"])),
+    responses(
+        (status = 200, description = "It is in place", body = RecoveryBody),
+        (status = 409, description = "`backup_not_configured`, or the file is fine: `organization_readable`",
+         body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn recover_organization(
+    State(state): State<DeploymentState>,
+    caller: Operator<scope::OrganizationsWrite>,
+    info: RequestInfo,
+    Path(path): Path<OrganizationPath>,
+    Json(body): Json<RecoverBody>,
+) -> Answer {
+    let backups = configured(&state)?;
+    let target = target_of(body.at, body.txid.as_deref())?;
+    let id = state.directory.by_name(&path.org).await?.organization();
+    let scratch = backups.scratch().join("restoring");
+    let replaced = replace(backups, &state.tenants, id, target, &scratch, &by_caller(&info, &caller)).await?;
+    state.tenant.operator_log.note(&caller, &info, id, "organization.recovered", &[]).await;
+    let body = RecoveryBody {
+        object: RecoveryObject,
+        organization_id: id,
+        txid: replaced.txid.to_string(),
+        as_of: replaced.as_of,
+        kept: replaced.kept.map(|kept| kept.display().to_string()),
+    };
+    Ok(reply::json(200, &body))
+}
+
+fn target_of(time: Option<Timestamp>, txid: Option<&str>) -> Result<Target> {
+    match (time, txid) {
+        (Some(_), Some(_)) => {
+            Err(Error::new(&codes::VALIDATION_FAILED).field("txid", "conflict", "Give at or txid, not both."))
+        }
+        (Some(time), None) => Ok(at(time)),
+        (None, Some(txid)) => txid_of("txid", txid).map(Target::Txid),
+        (None, None) => Ok(Target::Latest),
+    }
+}
+
+fn body_of(organization_id: OrganizationId, dry_run: bool, restoration: Restoration) -> RestorationBody {
+    let withheld = restoration.withheld.into_iter();
+    RestorationBody {
+        object: RestorationObject,
+        organization_id,
+        dry_run,
+        txid: restoration.txid.to_string(),
+        as_of: restoration.as_of,
+        changes: restoration.changes,
+        withheld: withheld
+            .map(|one| WithheldBody { kind: one.kind, id: one.id, name: one.name, reason: one.reason })
+            .collect(),
+        sessions_ended: restoration.sessions_ended,
+        previous_txid: restoration.previous.map(|txid| txid.to_string()),
+    }
+}
+
+fn configured(state: &DeploymentState) -> Result<&Backups> {
+    state.backups.as_ref().ok_or_else(|| Error::new(&codes::BACKUP_NOT_CONFIGURED))
+}
+
+/// What a moment held. The newest includes what was committed just now.
+async fn had(state: &DeploymentState, backups: &Backups, tenant: &Tenant, target: Target) -> Result<Past> {
+    backups.ship_now(Source::Organization(tenant.id())).await?;
+    let scratch: PathBuf = backups.scratch().join("restoring");
+    past(backups, &state.tenants, tenant, target, &scratch).await
+}
+
+fn moment(field: &'static str, text: &str) -> Result<Target> {
+    if text.len() == 16 && !text.contains('-') {
+        return txid_of(field, text).map(Target::Txid);
+    }
+    let time: Option<Timestamp> = serde_json::from_value(text.into()).ok();
+    time.map(at).ok_or_else(|| {
+        let message = "Use a time such as 2026-11-22T09:30:00Z, or the 16 hexadecimal digits of a transaction.";
+        Error::new(&codes::VALIDATION_FAILED).field(field, "invalid", message)
+    })
+}
+
+fn txid_of(field: &'static str, text: &str) -> Result<Txid> {
+    text.parse().ok().filter(|txid| *txid >= Txid::FIRST).ok_or_else(|| {
+        Error::new(&codes::VALIDATION_FAILED).field(field, "invalid", "Use the 16 hexadecimal digits of a transaction.")
+    })
+}
+
+fn point(point: Point) -> PointBody {
+    PointBody { txid: point.txid.to_string(), at: Timestamp::from_millis(point.created_at.timestamp_millis()) }
+}

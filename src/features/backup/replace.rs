@@ -1,0 +1,80 @@
+//! Putting the copy in the place of a file that is of no use any more.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::{Copy, Facts};
+use crate::backup::{Backups, Source, Target, Txid};
+use crate::base::{Error, OrganizationId, Result, Timestamp, codes};
+use crate::features::audit::{self, Act, By, Target as Subject};
+use crate::features::session::{self, End};
+use crate::sqlite::sync_directory;
+use crate::tenants::{Held, Tenants};
+
+/// What was put in place, and where what was there is kept.
+#[derive(Debug)]
+pub struct Replacement {
+    pub txid: Txid,
+    pub as_of: Timestamp,
+    /// A directory beside the database; nothing if there was no file at all.
+    pub kept: Option<PathBuf>,
+}
+
+/// Replaces a missing or unreadable file by what the backup has. Refused for a file that can be read: there a
+/// restore keeps what was taken away since, which nobody can know of a broken one.
+///
+/// The copy is made ready beside it first, so a crash leaves either file in place, or none and the broken one
+/// kept: then it is done again.
+pub async fn replace(
+    backups: &Backups,
+    tenants: &Tenants,
+    id: OrganizationId,
+    target: Target,
+    scratch: &Path,
+    by: &By,
+) -> Result<Replacement> {
+    let source = Source::Organization(id);
+    let copy = Copy::new(scratch)?;
+    let restored = backups.restore(source, target, &copy.file()).await?;
+    let as_of = Timestamp::from_millis(restored.timestamp.timestamp_millis());
+    tokio::task::block_in_place(|| {
+        tenants.write_copy(id, &copy.file(), |db| {
+            let sessions = session::end_all(db, End::OrganizationRestored)?;
+            let (sequence, hash) = audit::head(db)?;
+            let act = Act::new("organization.recovered")
+                .on(Subject::new("organization", id))
+                .with("txid", restored.txid.to_string())
+                .with("as_of", as_of.to_string())
+                .with("head_then", serde_json::json!({ "sequence": sequence, "hash": hash }))
+                .with("sessions_ended", sessions);
+            audit::record(db, by, act)
+        })
+    })?;
+    let held = tenants.hold(id).await?;
+    if held.file().exists() && held.read(Facts::of).is_ok() {
+        return Err(Error::new(&codes::ORGANIZATION_READABLE));
+    }
+    let kept = tokio::task::block_in_place(|| swap(&held, &copy.file(), as_of))?;
+    backups.start_over(source).await;
+    Ok(Replacement { txid: restored.txid, as_of, kept })
+}
+
+fn swap(held: &Held, copy: &Path, as_of: Timestamp) -> Result<Option<PathBuf>> {
+    let directory = held.directory();
+    let failed = |path: &Path, error| Error::internal(format!("cannot replace {}", path.display())).source(error);
+    fs::create_dir_all(&directory).map_err(|error| failed(&directory, error))?;
+    let aside = directory.join(format!("broken-{}", as_of.millis()));
+    let mut kept = None;
+    for suffix in ["", "-wal", "-shm", "-unread"] {
+        let name = format!("db.sqlite{suffix}");
+        let path = directory.join(&name);
+        if path.exists() {
+            fs::create_dir_all(&aside).map_err(|error| failed(&aside, error))?;
+            fs::rename(&path, aside.join(&name)).map_err(|error| failed(&path, error))?;
+            kept = Some(aside.clone());
+        }
+    }
+    fs::rename(copy, held.file()).map_err(|error| failed(&held.file(), error))?;
+    sync_directory(&directory)?;
+    Ok(kept)
+}

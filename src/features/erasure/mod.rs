@@ -1,0 +1,253 @@
+//! Erasing: an organization for good, with a certificate of what was destroyed, and one member of an organization.
+//!
+//! It owns the order of the steps and what is said of them; the rows are the catalog's ([`crate::catalog::erasures`]),
+//! the file is held and removed by `tenants`, the key destroyed by the keyring. An erasure is asked for and then
+//! waits; meanwhile the organization is suspended, and it can be called off. When it is due, [`next`] takes one step
+//! after the other. Which one is next follows from what is there, so that a crash anywhere costs nothing but time.
+//!
+//! It leaves alone what has left the deployment: mail, webhooks, copies that somebody made. The certificate names
+//! them. `docs/ERASURE.md` is for those who have to rely on it.
+
+pub mod certificate;
+pub mod http;
+pub mod member;
+mod steps;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, Notify};
+
+pub use steps::{Step, next};
+
+use crate::base::time::length;
+use crate::base::{ApiKeyId, Error, OrganizationId, Page, PageRequest, Result, codes};
+use crate::catalog::{Erasure, Stage, erasures};
+use crate::features::audit::{self, Act, By, Target};
+use crate::features::provisioning::{impersonal, mark_in_catalog, mark_in_file};
+use crate::features::{DeploymentState, member as members};
+use crate::keyring::WrappedKey;
+use crate::sqlite::{CatalogDb, Write};
+use crate::tenants::{KeptFile, Tenant};
+
+/// How long it can be called off unless something else is asked for, in days.
+pub const GRACE: u16 = 7;
+/// The longest time to wait, in days.
+pub const LONGEST: u16 = 90;
+/// When a failed step is tried again.
+const AGAIN: Duration = length::minutes(1);
+/// A clock may be set while nobody looks at it.
+const LOOK: Duration = length::hours(1);
+
+/// When an organization is to be erased, and why.
+pub struct Wanted {
+    pub after: Duration,
+    /// For the organization's own log, with which it will be erased: free text may name people.
+    pub reason: String,
+    /// Whose key asks; none on the machine itself.
+    pub requested_by: Option<ApiKeyId>,
+}
+
+/// Wakes whoever carries erasures out, and keeps two from doing it at the same time; cheap to clone.
+#[derive(Clone, Default)]
+pub struct Desk(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    bell: Notify,
+    at_work: Mutex<()>,
+    closed: AtomicBool,
+}
+
+impl Desk {
+    /// Something has changed about what is due.
+    pub fn ring(&self) {
+        self.0.bell.notify_one();
+    }
+
+    /// Until it rings.
+    pub async fn rung(&self) {
+        self.0.bell.notified().await;
+    }
+
+    /// No further step is taken; returns when the one under way has ended.
+    pub async fn close(&self) {
+        self.0.closed.store(true, Ordering::SeqCst);
+        drop(self.0.at_work.lock().await);
+        self.ring();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.closed.load(Ordering::SeqCst)
+    }
+}
+
+/// Suspends the organization and writes down when it is to be erased. Asking again changes the time, which counts
+/// from the first request, so that the same request twice is as good as once.
+pub async fn schedule(state: &DeploymentState, id: OrganizationId, wanted: &Wanted, by: &By) -> Result<Erasure> {
+    let operator = impersonal(by);
+    let mut is_new = false;
+    mark_in_catalog(state, id, true, by, |db| {
+        let before = erasures::get(db, id)?;
+        if erasures::is_gone(db, id)? {
+            return Err(Error::new(&codes::ORGANIZATION_NOT_FOUND));
+        }
+        let before = before.filter(|erasure| erasure.stage == Stage::Scheduled);
+        let requested_at = before.as_ref().map_or(db.now(), |erasure| erasure.requested_at);
+        let due_at = if wanted.after.is_zero() { db.now() } else { requested_at.plus(wanted.after) };
+        // Due is due: a later request for "at once" is no later.
+        if before.is_some_and(|erasure| erasure.due_at == due_at || erasure.due_at.max(due_at) <= db.now()) {
+            return Ok(());
+        }
+        is_new = true;
+        erasures::schedule(db, id, wanted.requested_by, requested_at, due_at)?;
+        let act = Act::new("organization.erasure_scheduled").on(Target::new("organization", id));
+        audit::record(db, &operator, act.with("due_at", due_at.to_string()))?;
+        Ok(())
+    })
+    .await?;
+    let erasure = require(state, id).await?;
+    if let Some(tenant) = open(state, id).await {
+        mark_in_file(&tenant, true, Some("it is to be erased"), by).await?;
+        if is_new {
+            let act = Act::new("organization.erasure_scheduled").on(Target::new("organization", id));
+            let act = act.with("due_at", erasure.due_at.to_string()).with("reason", wanted.reason.as_str());
+            tenant.write(|db| audit::record(db, by, act)).await?;
+        }
+    }
+    state.erasures.ring();
+    Ok(erasure)
+}
+
+/// A file that cannot be used keeps nobody from erasing it.
+async fn open(state: &DeploymentState, id: OrganizationId) -> Option<Tenant> {
+    let opened = async { state.tenants.open(&state.directory.by_id(id).await?).await };
+    opened.await.inspect_err(|error| tracing::warn!(organization = %id, ?error, "its own log is not written")).ok()
+}
+
+/// Calls an erasure off. The organization is as it was before, but for the sessions that were ended.
+pub async fn cancel(state: &DeploymentState, id: OrganizationId, by: &By) -> Result<Erasure> {
+    let operator = impersonal(by);
+    let before = require(state, id).await?;
+    if before.stage != Stage::Scheduled {
+        return Err(Error::new(&codes::ERASURE_NOT_SCHEDULED));
+    }
+    let act = Act::new("organization.erasure_cancelled").on(Target::new("organization", id));
+    let tenant = open(state, id).await;
+    let cancel = |db: &Write<'_, CatalogDb>| {
+        // It may have begun in the meantime, or somebody else was faster.
+        if !erasures::cancel(db, id)? {
+            return Err(Error::new(&codes::ERASURE_NOT_SCHEDULED));
+        }
+        audit::record(db, &operator, act.clone()).map(drop)
+    };
+    if before.was_suspended {
+        state.catalog.write(cancel).await?;
+    } else {
+        if let Some(tenant) = &tenant {
+            mark_in_file(tenant, false, None, by).await?;
+        }
+        mark_in_catalog(state, id, false, by, cancel).await?;
+    }
+    if let Some(tenant) = tenant {
+        tenant.write(|db| audit::record(db, by, act.clone())).await?;
+    }
+    state.erasures.ring();
+    require(state, id).await
+}
+
+/// The erasure of an organization, also of one that is gone.
+pub async fn require(state: &DeploymentState, id: OrganizationId) -> Result<Erasure> {
+    let found = state.catalog.read(|db| erasures::get(db, id)).await?;
+    found.ok_or_else(|| Error::new(&codes::ERASURE_NOT_FOUND))
+}
+
+/// All of them, newest organizations first.
+pub async fn list(state: &DeploymentState, request: &PageRequest) -> Result<Page<Erasure>> {
+    state.catalog.read(|db| erasures::list(db, request)).await
+}
+
+/// What there was before anything was destroyed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Findings {
+    pub data_key: Option<WrappedKey>,
+    pub files: Vec<KeptFile>,
+    pub audit_head: Option<Head>,
+}
+
+/// The newest event of an audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct Head {
+    pub sequence: i64,
+    /// In hexadecimal.
+    pub hash: String,
+}
+
+impl From<(i64, String)> for Head {
+    fn from((sequence, hash): (i64, String)) -> Self {
+        Self { sequence, hash }
+    }
+}
+
+/// What an erasure would destroy.
+#[derive(Debug, Serialize)]
+pub struct Preview {
+    pub data_key: Option<WrappedKey>,
+    /// Names inside the organization's directory, with their sizes.
+    pub files: Vec<(String, u64)>,
+    pub catalog_rows: BTreeMap<&'static str, i64>,
+    /// Unknown where the file cannot be read, as is what follows.
+    pub members: Option<i64>,
+    pub audit_head: Option<Head>,
+    /// Whether there is a backup with a replica of it.
+    pub has_replica: bool,
+}
+
+/// Looks at what an erasure would destroy, and changes nothing.
+pub async fn preview(state: &DeploymentState, id: OrganizationId) -> Result<Preview> {
+    let inside = match open(state, id).await {
+        Some(tenant) => tenant.read(|db| Ok((members::count(db)?, audit::head(db)?))).await.ok(),
+        None => None,
+    };
+    let (members, audit_head) = inside.unzip();
+    Ok(Preview {
+        data_key: state.tenants.wrapped_key(id).await?,
+        files: state.tenants.sizes(id)?,
+        catalog_rows: state.catalog.read(|db| erasures::rows_of(db, id)).await?,
+        members,
+        audit_head: audit_head.map(Head::from),
+        has_replica: state.backups.is_some(),
+    })
+}
+
+/// Carries out what is due; tells how long it is until there may be more to do. Nothing: it is time to stop.
+pub async fn round(state: &DeploymentState) -> Option<Duration> {
+    let due = state.catalog.read(erasures::due).await.unwrap_or_else(|error| {
+        tracing::error!(?error, "the erasures that are due could not be read");
+        Vec::new()
+    });
+    let mut has_failed = false;
+    for id in due {
+        if let Err(error) = carry_out(state, id).await {
+            // What is half done is not reachable any more, and goes on from there.
+            tracing::error!(organization = %id, ?error, "an erasure did not get further; it will be tried again");
+            has_failed = true;
+        }
+    }
+    if state.erasures.is_closed() {
+        return None;
+    }
+    let next = state.catalog.read(|db| Ok(erasures::next_due(db)?.map(|at| at.since(db.now())))).await;
+    let wait = next.ok().flatten().unwrap_or(LOOK);
+    Some(if has_failed { wait.max(AGAIN) } else { wait }.min(LOOK))
+}
+
+async fn carry_out(state: &DeploymentState, id: OrganizationId) -> Result<()> {
+    while let Some(step) = next(state, id).await? {
+        tracing::info!(organization = %id, ?step, "erasing");
+    }
+    Ok(())
+}

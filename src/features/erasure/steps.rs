@@ -1,0 +1,138 @@
+//! The steps of an erasure, in their order. Each can be taken again, and each is followed by the next one also
+//! after a crash: what has been done is read off what is there, not off a note that could be ahead of it or behind.
+
+use super::certificate::{self, ReplicaGone};
+use super::{Findings, require};
+use crate::backup::Source;
+use crate::base::{Error, OrganizationId, Result};
+use crate::catalog::{Erasure, Stage, erasures};
+use crate::crypto::Algorithm;
+use crate::features::DeploymentState;
+use crate::features::audit::{self, Act, By, Target};
+use crate::features::signing_key::Holder;
+
+/// A step that was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing leads to the organization any more; its names and its id are kept back for ever.
+    Close,
+    /// Written down what there is, with digests.
+    Examine,
+    /// From here on nothing that was sealed can be read, in any copy.
+    DestroyKey,
+    RemoveFiles,
+    RemoveReplica,
+    Certify,
+}
+
+/// Takes the next step of an erasure, whether its time has come or not; nothing if there is none. One at a time in
+/// the whole deployment.
+pub async fn next(state: &DeploymentState, id: OrganizationId) -> Result<Option<Step>> {
+    let _at_work = state.erasures.0.at_work.lock().await;
+    if state.erasures.is_closed() {
+        return Ok(None);
+    }
+    let erasure = require(state, id).await?;
+    let step = match erasure.stage {
+        Stage::Cancelled | Stage::Erased => return Ok(None),
+        Stage::Scheduled => Step::Close,
+        Stage::Erasing if erasure.findings.is_none() => Step::Examine,
+        Stage::Erasing if state.tenants.wrapped_key(id).await?.is_some() => Step::DestroyKey,
+        Stage::Erasing if state.tenants.has_directory(id) => Step::RemoveFiles,
+        Stage::Erasing if erasure.replica.is_none() => Step::RemoveReplica,
+        Stage::Erasing => Step::Certify,
+    };
+    match step {
+        Step::Close => close(state, id).await?,
+        Step::Examine => examine(state, id).await?,
+        Step::DestroyKey => state.tenants.hold(id).await?.destroy_key().await?,
+        Step::RemoveFiles => state.tenants.hold(id).await?.remove_directory()?,
+        Step::RemoveReplica => remove_replica(state, id).await?,
+        Step::Certify => certify(state, id).await?,
+    }
+    Ok(Some(step))
+}
+
+async fn close(state: &DeploymentState, id: OrganizationId) -> Result<()> {
+    state
+        .catalog
+        .write(|db| {
+            // Somebody may have called it off a moment ago.
+            if !erasures::is_scheduled(db, id)? {
+                return Ok(());
+            }
+            erasures::close(db, id, &json(&erasures::rows_of(db, id)?)?)?;
+            audit::record(db, &By::system(), act("organization.erasure_begun", id))?;
+            Ok(())
+        })
+        .await?;
+    state.directory.forget(id);
+    Ok(())
+}
+
+/// A file that cannot be read is erased all the same.
+async fn examine(state: &DeploymentState, id: OrganizationId) -> Result<()> {
+    let held = state.tenants.hold(id).await?;
+    let audit_head = match held.read(audit::head) {
+        Ok(head) => Some(head.into()),
+        Err(error) => {
+            tracing::warn!(organization = %id, ?error, "the audit log of an organization that is erased cannot be read");
+            None
+        }
+    };
+    let found = Findings { data_key: state.tenants.wrapped_key(id).await?, files: held.files()?, audit_head };
+    let found = json(&found)?;
+    state.catalog.write(|db| erasures::set_findings(db, id, &found)).await
+}
+
+/// The one place where an erasure reaches the backups.
+async fn remove_replica(state: &DeploymentState, id: OrganizationId) -> Result<()> {
+    let held = state.tenants.hold(id).await?;
+    // A crash may have come before the key's last trace was overwritten, or before the removal was on disk.
+    held.destroy_key().await?;
+    held.remove_directory()?;
+    // Archives that wait to be fetched; while the file is held, none is being made.
+    tokio::task::block_in_place(|| state.tenant.exports.forget(id))?;
+    let gone = match &state.backups {
+        Some(backups) => {
+            let destroyed = backups.destroy(Source::Organization(id)).await?;
+            // It holds the destroyed key as well.
+            backups.renew_keyring().await?;
+            Some(ReplicaGone { objects: destroyed.count as u64, bytes: destroyed.bytes })
+        }
+        None => None,
+    };
+    let gone = json(&gone)?;
+    state.catalog.write(|db| erasures::set_replica(db, id, &gone)).await
+}
+
+/// The end and its certificate are one transaction: there is never one without the other, nor two.
+async fn certify(state: &DeploymentState, id: OrganizationId) -> Result<()> {
+    let holder = Holder::Deployment(&state.tenant.deployment_keys);
+    let keys = holder.keys_for(&[Algorithm::ES256], &state.tenant.key_stock).await?;
+    let signer = keys.signer(Algorithm::ES256, state.tenant.clock.now());
+    let signer = signer.ok_or_else(|| Error::internal("the deployment has no key that signs by ES256"))?;
+    let issuer = state.tenant.address.origin();
+    state
+        .catalog
+        .write(|db| {
+            let erasing = |erasure: &Erasure| erasure.stage == Stage::Erasing;
+            let Some(erasure) = erasures::get(db, id)?.filter(erasing) else { return Ok(()) };
+            let names = erasures::kept_names(db, id)?.len();
+            let text = certificate::write(&erasure, names, issuer, db.now(), signer)?;
+            erasures::finish(db, id, &text, &signer.jwk().to_string())?;
+            audit::record(db, &By::system(), act("organization.erased", id))?;
+            Ok(())
+        })
+        .await?;
+    metrics::counter!("bulkhead_organizations_erased_total").increment(1);
+    Ok(())
+}
+
+fn act(action: &'static str, id: OrganizationId) -> Act {
+    Act::new(action).on(Target::new("organization", id))
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::internal("a column could not be written").source(error))
+}

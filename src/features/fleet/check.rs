@@ -1,0 +1,166 @@
+//! `fleet check`: each organization's file and what the catalog says of it, then what stands in `orgs/` that nobody
+//! knows of.
+
+use std::path::Path;
+
+use super::Found;
+use crate::base::{OrganizationId, Result};
+use crate::catalog::{Entry, State, organizations};
+use crate::features::DeploymentState;
+use crate::tenants::{Depth, Look, Seen, Standing, file_in, look_at};
+
+/// What a look at one organization has shown.
+#[derive(Debug, Default)]
+pub struct Looked {
+    pub found: Vec<Found>,
+    /// The schema version, where the file could be read.
+    pub version: Option<i64>,
+    /// Why the file cannot be used at all.
+    pub unusable: Option<String>,
+}
+
+const RESTORE: &str = "Restore this organization from a backup; the others are not affected.";
+
+/// Looks at one organization.
+pub async fn organization(state: &DeploymentState, entry: &Entry, full: bool) -> Result<Looked> {
+    let found = |code, problem: String, advice| Found { organization_id: Some(entry.id), code, problem, advice };
+    let mut looked = Looked::default();
+    if entry.state == State::Creating {
+        looked.found.push(found(
+            "not_finished",
+            "its creation has not finished".to_owned(),
+            "Restart the server: it completes or removes what a crash left.",
+        ));
+        return Ok(looked);
+    }
+    let has_key = match state.tenants.has_key(entry.id).await {
+        Ok(has) => has.then_some(()).ok_or_else(|| "its data key is not in the keyring".to_owned()),
+        Err(error) => Err(error.cause().unwrap_or_else(|| error.to_string())),
+    };
+    if let Err(problem) = has_key {
+        let advice = "Restore keyring.sqlite from a backup; without the key the sealed columns cannot be read.";
+        looked.found.push(found("key_missing", problem, advice));
+    }
+    let depth = if full { Depth::Full } else { Depth::Pages };
+    let seen = match state.tenants.look(entry.id, depth).await? {
+        Look::Missing => Err(("file_missing", "its file is missing".to_owned())),
+        Look::Unreadable(reason) => Err(("damaged", format!("its file cannot be read: {reason}"))),
+        Look::Held => {
+            let advice = "Check again when its restore, move or removal has ended.";
+            looked.found.push(found("not_checked", "its file is held at the moment".to_owned(), advice));
+            return Ok(looked);
+        }
+        Look::Foreign(reason) => Err(("foreign_file", format!("its file cannot be used: {reason}"))),
+        Look::Seen(seen) if seen.names.id != entry.id => {
+            Err(("wrong_place", format!("the file at its place belongs to {}", seen.names.id)))
+        }
+        Look::Seen(seen) => Ok(seen),
+    };
+    match seen {
+        Ok(seen) => inside(state, entry, &seen, &mut looked, found).await?,
+        Err((code, problem)) => {
+            looked.unusable = Some(problem.clone());
+            looked.found.push(found(code, problem, RESTORE));
+        }
+    }
+    Ok(looked)
+}
+
+async fn inside(
+    state: &DeploymentState,
+    entry: &Entry,
+    seen: &Seen,
+    looked: &mut Looked,
+    found: impl Fn(&'static str, String, &'static str) -> Found,
+) -> Result<()> {
+    looked.version = Some(seen.version);
+    if let Some(line) = seen.examination.damage.first() {
+        let problem = format!("its file is damaged: {line}");
+        looked.unusable = Some(problem.clone());
+        looked.found.push(found("damaged", problem, RESTORE));
+    }
+    if !seen.examination.dangling.is_empty() {
+        looked.found.push(found(
+            "dangling_reference",
+            format!(
+                "{} rows refer to rows that are not there: {}",
+                seen.examination.dangling.len(),
+                seen.examination.dangling[0]
+            ),
+            "Restore this organization to a moment before, or ask for help with the output of this check.",
+        ));
+    }
+    // Read again: it may have been renamed while its file was looked at.
+    let (entry, hosts) =
+        state.catalog.read(|db| Ok((organizations::entry(db, entry.id)?, organizations::hosts(db, entry.id)?))).await?;
+    let Some(entry) = entry else { return Ok(()) };
+    let differs = [
+        ("slug", seen.names.slug != entry.slug),
+        ("external id", seen.names.external_id != entry.external_id),
+        ("state", seen.names.suspended != (entry.state == State::Suspended)),
+        ("hosts", seen.names.hosts != hosts),
+    ];
+    let names: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|&(name, _)| name).collect();
+    if !names.is_empty() {
+        looked.found.push(found(
+            "disagreement",
+            format!("the catalog and the file disagree about: {}", names.join(", ")),
+            "Set the wanted value again with PATCH /v1/organizations/{org} or the CLI: both are written.",
+        ));
+    }
+    Ok(())
+}
+
+/// What stands in one directory of `orgs/` that no organization owns.
+pub async fn strays(state: &DeploymentState, shard: &Path) -> Result<Vec<Found>> {
+    let mut found = Vec::new();
+    for standing in tokio::task::block_in_place(|| state.tenants.standing_in(shard))? {
+        if is_known(state, standing.id).await? {
+            continue;
+        }
+        // A row comes before its file and goes after it: what was on its way has arrived or gone by now.
+        if !standing.path.exists() || is_known(state, standing.id).await? {
+            continue;
+        }
+        found.push(stray(state, &standing)?);
+    }
+    Ok(found)
+}
+
+async fn is_known(state: &DeploymentState, id: Option<OrganizationId>) -> Result<bool> {
+    let Some(id) = id else { return Ok(false) };
+    Ok(state.catalog.read(|db| organizations::entry(db, id)).await?.is_some())
+}
+
+fn stray(state: &DeploymentState, standing: &Standing) -> Result<Found> {
+    let (path, now) = (standing.path.display(), state.tenant.clock.now());
+    let look = tokio::task::block_in_place(|| {
+        look_at(&file_in(&standing.path), Depth::Names, now, state.tenants.schema_version())
+    })?;
+    let (code, problem, advice) = match (look, standing.id) {
+        (Look::Seen(seen), Some(id)) if seen.names.id == id => (
+            "orphan",
+            format!("{path} is the file of {id} ({}), which the catalog does not know", seen.names.slug),
+            "`bulkhead catalog rebuild` takes it in again; if the organization was erased, remove the directory.",
+        ),
+        (Look::Seen(seen), _) => (
+            "wrong_place",
+            format!("{path} holds the file of {}, whose place is elsewhere", seen.names.id),
+            "Move it to the place of that organization if it has none there; remove it otherwise.",
+        ),
+        (_, Some(id)) => (
+            "orphan",
+            format!(
+                "{path} is the place of {id}, which the catalog does not know, and holds no file of an organization"
+            ),
+            "Look at what it is; Bulkhead has no use for it.",
+        ),
+        (_, None) => (
+            "stray",
+            format!("{path} is no place of an organization"),
+            "Look at what it is; Bulkhead has no use for it.",
+        ),
+    };
+    // Of no organization that the catalog knows, so that nothing is filed under one.
+    Ok(Found { organization_id: None, code, problem, advice })
+}

@@ -1,0 +1,167 @@
+//! Making the catalog again from the organizations' files, with nobody else at work on the directory.
+//!
+//! The file is the truth, the catalog an index: slug, external id, hosts, state and former names are in each file.
+//! What only the old catalog has (applications, operators' keys, their log, tombstones, what is set aside) is copied
+//! as far as it can be read. No organization is left out silently: one whose file cannot be read keeps the row that
+//! the old catalog has for it.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::base::{Clock, OrganizationId, Result};
+use crate::catalog::State;
+use crate::catalog::rebuild::{Conflict, NewRow, Old, build_beside, read_old};
+use crate::features::audit::{self, Act, By};
+use crate::keyring::Keyring;
+use crate::sqlite::Salvaged;
+use crate::tenants::{Depth, Look, MIGRATIONS, file_in, look_at, shards, standing_in};
+
+/// What was made, or would be.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Always `catalog_rebuild`.
+    pub object: &'static str,
+    pub dry_run: bool,
+    /// Organizations in the new catalog.
+    pub organizations: u64,
+    /// Of those, entered as the old catalog had them, because their files cannot be read.
+    pub from_the_old_catalog: u64,
+    /// What could not be entered as its file says, or not at all.
+    pub conflicts: Vec<Conflict>,
+    /// Files that were left out, and why.
+    pub left_out: Vec<LeftOut>,
+    /// Rows of the old catalog, by table.
+    pub copied: Vec<Salvaged>,
+    /// Why the old catalog, or a part of it, could not be read.
+    pub old_unreadable: Option<String>,
+    /// Where the old one is kept.
+    pub kept: Option<PathBuf>,
+}
+
+/// A file that no row was made from.
+#[derive(Debug, Serialize)]
+pub struct LeftOut {
+    pub path: PathBuf,
+    pub organization_id: Option<OrganizationId>,
+    pub why: String,
+}
+
+/// Makes the catalog again; the caller owns the directory, and nothing in it is open.
+pub async fn rebuild(data_dir: &Path, keyring: &Keyring, clock: &Clock, dry_run: bool) -> Result<Report> {
+    let now = clock.now();
+    let old = tokio::task::block_in_place(|| read_old(data_dir, now));
+    let mut left_out = Vec::new();
+    let mut found: HashMap<OrganizationId, NewRow> = HashMap::new();
+    let mut kept_rows = 0;
+    for (path, id, look) in tokio::task::block_in_place(|| survey(&data_dir.join("orgs"), now))? {
+        let mut leave_out = |why: String| left_out.push(LeftOut { path: path.clone(), organization_id: id, why });
+        let Some(id) = id else {
+            leave_out("it is no place of an organization".to_owned());
+            continue;
+        };
+        if old.erased.contains(&id) {
+            leave_out("this organization was erased".to_owned());
+            continue;
+        }
+        if !keyring.holds(id).await.unwrap_or(true) {
+            leave_out("its data key is not in the keyring: it was erased, or never finished".to_owned());
+            continue;
+        }
+        let why = match look {
+            Look::Seen(seen) if seen.names.id == id => {
+                let names = seen.names;
+                found.insert(
+                    id,
+                    NewRow {
+                        id,
+                        slug: names.slug,
+                        external_id: names.external_id,
+                        hosts: names.hosts,
+                        former_names: names.former_names,
+                        suspended: names.suspended,
+                        schema_version: seen.version,
+                        created_at: names.created_at,
+                        updated_at: names.updated_at,
+                    },
+                );
+                continue;
+            }
+            Look::Seen(seen) => format!("it belongs to {}", seen.names.id),
+            Look::Missing => "there is no file in it".to_owned(),
+            Look::Held => "it is in use".to_owned(),
+            Look::Unreadable(reason) | Look::Foreign(reason) => reason,
+        };
+        leave_out(why);
+    }
+    // An organization whose file is of no use is still one: it can be restored.
+    for (id, entry) in &old.entries {
+        if !found.contains_key(id) && entry.state != State::Creating && !old.erased.contains(id) {
+            found.insert(*id, row_of(&old, *id, entry));
+            kept_rows += 1;
+        }
+    }
+    let rows = in_order(found, &old);
+    let organizations = rows.len() as u64;
+    let rebuilt = tokio::task::block_in_place(|| {
+        build_beside(data_dir, now, &rows, |db, conflicts| {
+            let act =
+                Act::new("catalog.rebuilt").with("organizations", organizations).with("conflicts", conflicts.len());
+            audit::record(db, &By::system(), act).map(drop)
+        })
+    })?;
+    let (conflicts, copied) = (rebuilt.conflicts.clone(), rebuilt.copied.clone());
+    let kept = tokio::task::block_in_place(|| {
+        if dry_run { rebuilt.discard().map(|()| None) } else { rebuilt.put_in_place(data_dir, now) }
+    })?;
+    Ok(Report {
+        object: "catalog_rebuild",
+        dry_run,
+        organizations,
+        from_the_old_catalog: kept_rows,
+        conflicts,
+        left_out,
+        copied,
+        old_unreadable: old.unreadable,
+        kept,
+    })
+}
+
+/// Everything that stands where organizations' directories do.
+fn survey(root: &Path, now: crate::base::Timestamp) -> Result<Vec<(PathBuf, Option<OrganizationId>, Look)>> {
+    let newest = i64::try_from(MIGRATIONS.len()).unwrap_or(0);
+    let mut found = Vec::new();
+    for shard in shards(root)? {
+        for standing in standing_in(root, &shard)? {
+            let look = look_at(&file_in(&standing.path), Depth::Names, now, newest)?;
+            found.push((standing.path, standing.id, look));
+        }
+    }
+    Ok(found)
+}
+
+/// Whoever has a name in the old catalog keeps it; otherwise the organization that was there first.
+fn in_order(found: HashMap<OrganizationId, NewRow>, old: &Old) -> Vec<NewRow> {
+    let mut rows: Vec<NewRow> = found.into_values().collect();
+    rows.sort_by_key(|row| {
+        let is_as_before = old.entries.get(&row.id).is_some_and(|entry| entry.slug == row.slug);
+        (!is_as_before, row.id)
+    });
+    rows
+}
+
+fn row_of(old: &Old, id: OrganizationId, entry: &crate::catalog::Entry) -> NewRow {
+    let hosts = old.hosts.iter().filter(|(_, owner)| **owner == id).map(|(host, _)| host.clone());
+    NewRow {
+        id,
+        slug: entry.slug.clone(),
+        external_id: entry.external_id.clone(),
+        hosts: hosts.collect(),
+        former_names: Vec::new(),
+        suspended: entry.state == State::Suspended,
+        schema_version: entry.schema_version,
+        created_at: entry.created_at,
+        updated_at: entry.updated_at,
+    }
+}

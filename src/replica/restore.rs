@@ -1,0 +1,130 @@
+//! A database file out of a replica.
+
+use super::scratch::Body;
+use super::{Discard, Error, Item, Replica, Result, Target, blocking, make_directory, plan, publish};
+use crate::ltx::{self, Decoder, Header, Txid};
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt};
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+/// How many files are on their way while one is applied. Each takes at most 16 MiB of memory.
+const AHEAD: usize = 4;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restored {
+    pub txid: Txid,
+    /// Of the last transaction.
+    pub timestamp: DateTime<Utc>,
+    pub page_size: u32,
+    pub pages: u32,
+    /// How many files of the replica it took.
+    pub files: usize,
+}
+
+/// Builds the database at `out`, which appears whole or not at all and never replaces a file. A `-wal` or
+/// `-journal` that lies beside it counts as a file too: SQLite would play it into what was restored.
+pub async fn restore(replica: &Replica, target: Target, out: &Path) -> Result<Restored> {
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let path = beside(out, suffix);
+        if path.symlink_metadata().is_ok() {
+            return Err(Error::Occupied { path });
+        }
+    }
+    let mut items = replica.list_all().await?;
+    if let Target::Time(time) = target {
+        items = replica.date_for(items, time).await?;
+    }
+    let plan = plan(&items, target)?;
+    let files = plan.len();
+
+    let temporary = beside(out, ".tmp");
+    let directory = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut image = blocking(|| create(directory, &temporary)).map_err(|error| Error::local(&temporary, error))?;
+    let discard = Discard(Some(temporary.clone()));
+
+    let mut bodies = futures::stream::iter(plan)
+        .map(|item| async move {
+            let body = replica.fetch(&item, directory).await?;
+            Ok::<_, Error>((item, body))
+        })
+        .buffered(AHEAD);
+    let mut last: Option<Header> = None;
+    while let Some((item, body)) = bodies.try_next().await? {
+        let header = blocking(|| apply(replica, &item, &body, last.as_ref(), &mut image, &temporary))?;
+        last = Some(header);
+    }
+    let Some(last) = last else { return Err(super::PlanError::Empty.into()) };
+
+    blocking(|| {
+        let len = u64::from(last.page_size) * u64::from(last.commit);
+        image.set_len(len)?;
+        image.sync_all()?;
+        publish(&temporary, out)
+    })
+    .map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => Error::Occupied { path: out.to_path_buf() },
+        _ => Error::local(out, error),
+    })?;
+    discard.keep();
+    Ok(Restored {
+        txid: last.max,
+        timestamp: DateTime::from_timestamp_millis(last.timestamp_ms).unwrap_or_default(),
+        page_size: last.page_size,
+        pages: last.commit,
+        files,
+    })
+}
+
+/// `<out><suffix>`.
+fn beside(out: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(out.as_os_str());
+    name.push(suffix);
+    name.into()
+}
+
+fn create(directory: &Path, temporary: &Path) -> io::Result<File> {
+    make_directory(directory)?;
+    // What an earlier restore left when it was killed.
+    match fs::remove_file(temporary) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(temporary)
+}
+
+fn apply(
+    replica: &Replica,
+    item: &Item,
+    body: &Body,
+    last: Option<&Header>,
+    image: &mut File,
+    temporary: &Path,
+) -> Result<Header> {
+    let decoder = replica.decode(item, body)?;
+    if last.is_some_and(|last| last.page_size != decoder.header().page_size) {
+        return Err(Error::damaged(replica.object(item), "its page size is not that of the files before it"));
+    }
+    ltx::apply(decoder, image).map_err(|error| Error::of_object(&replica.object(item), temporary, error))
+}
+
+impl Replica {
+    /// What a fetched file says of itself.
+    pub fn header(&self, item: &Item, body: &Body) -> Result<Header> {
+        Ok(*self.decode(item, body)?.header())
+    }
+
+    /// Opens a fetched file, and refuses one that is not what its name says.
+    pub(super) fn decode(&self, item: &Item, body: &Body) -> Result<Decoder<super::BodyReader>> {
+        let object = self.object(item);
+        let decoder = Decoder::new(body.reader()).map_err(|error| Error::damaged(&object, error))?;
+        let inside = decoder.header().file_name();
+        if inside != item.name {
+            return Err(Error::damaged(object, format!("it holds {inside}")));
+        }
+        Ok(decoder)
+    }
+}

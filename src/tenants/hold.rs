@@ -1,0 +1,249 @@
+//! Having one organization's file for oneself: nobody is given it, those who work with it may end that, and then
+//! it is closed. For what replaces, moves or removes files.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::time::{Instant, sleep};
+
+use super::open_files::Tenants;
+use super::path;
+use crate::base::{Error, OrganizationId, Result, codes};
+use crate::crypto::hash;
+use crate::keyring::WrappedKey;
+use crate::sqlite::{Aside, Database, Opening, Read, TenantDb, sync_directory, unfolded};
+
+/// How long those who work with the file may go on.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often it is looked whether they have ended.
+const LOOK: Duration = Duration::from_millis(2);
+/// When whoever was refused may try again.
+const COME_BACK: Duration = Duration::from_secs(1);
+
+/// What whoever wants the file is told meanwhile.
+pub(super) fn refusal() -> Error {
+    Error::new(&codes::ORGANIZATION_UNAVAILABLE)
+        .because("its file is held: it is being restored, moved or removed")
+        .retry_after(COME_BACK)
+}
+
+/// How many handles there are to each file that is open, those included that nobody else is given any more.
+#[derive(Clone, Default)]
+pub(super) struct Handles(Arc<Mutex<HashMap<OrganizationId, usize>>>);
+
+impl Handles {
+    /// Counts one more, until what is returned is dropped.
+    pub fn of(&self, id: OrganizationId) -> Handle {
+        *self.counts().entry(id).or_default() += 1;
+        Handle { handles: self.clone(), id }
+    }
+
+    fn none_of(&self, id: OrganizationId) -> bool {
+        !self.counts().contains_key(&id)
+    }
+
+    fn counts(&self) -> MutexGuard<'_, HashMap<OrganizationId, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One open file.
+pub(super) struct Handle {
+    handles: Handles,
+    id: OrganizationId,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        let mut counts = self.handles.counts();
+        if let Some(count) = counts.get_mut(&self.id) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.id);
+            }
+        }
+    }
+}
+
+/// One organization's file, closed and nobody else's. It can be opened again when this is dropped.
+pub struct Held {
+    tenants: Tenants,
+    id: OrganizationId,
+}
+
+/// A file as it was found.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+pub struct KeptFile {
+    /// Its path inside the organization's directory.
+    pub name: String,
+    pub bytes: u64,
+    /// In hexadecimal.
+    pub sha256: String,
+}
+
+impl Tenants {
+    /// Keeps everybody from the organization's file, waits until nobody works with it any more, and closes it, its
+    /// WAL folded. Who comes meanwhile is refused. Only one can hold it, and nobody waits longer than half a minute.
+    pub async fn hold(&self, id: OrganizationId) -> Result<Held> {
+        if !self.files().held.insert(id) {
+            return Err(refusal());
+        }
+        // From here on a failure lets the file go again.
+        let held = Held { tenants: self.clone(), id };
+        let deadline = Instant::now() + PATIENCE;
+        while !self.is_closed(id) {
+            if Instant::now() > deadline {
+                return Err(Error::new(&codes::ORGANIZATION_BUSY)
+                    .because("somebody works with its file and does not end")
+                    .retry_after(COME_BACK));
+            }
+            sleep(LOOK).await;
+        }
+        tokio::task::block_in_place(|| held.fold());
+        Ok(held)
+    }
+
+    /// Closes the file if nobody uses it; tells whether it is closed.
+    fn is_closed(&self, id: OrganizationId) -> bool {
+        let idle = {
+            let mut files = self.files();
+            // A slot that others have as well is being opened, or is about to be used.
+            let is_free = files.slots.peek(&id).is_some_and(|slot| Arc::strong_count(slot) == 1);
+            if is_free { files.slots.pop(&id) } else { None }
+        };
+        tokio::task::block_in_place(|| drop(idle));
+        self.files().slots.peek(&id).is_none() && self.0.handles.none_of(id)
+    }
+
+    /// The organization's data key as the keyring keeps it, for a look before it is destroyed.
+    pub async fn wrapped_key(&self, id: OrganizationId) -> Result<Option<WrappedKey>> {
+        self.0.keyring.wrapped(id).await
+    }
+
+    /// The files in the organization's directory with their sizes, in order. Nothing is read.
+    pub fn sizes(&self, id: OrganizationId) -> Result<Vec<(String, u64)>> {
+        let directory = path::directory(&self.0.root, id);
+        let found = tokio::task::block_in_place(|| files_below(&directory))?;
+        Ok(found.into_iter().map(|(name, path)| (name, fs::metadata(path).map_or(0, |found| found.len()))).collect())
+    }
+
+    /// Whether there is a directory of the organization, with or without a file in it.
+    #[must_use]
+    pub fn has_directory(&self, id: OrganizationId) -> bool {
+        path::directory(&self.0.root, id).exists()
+    }
+}
+
+impl Held {
+    #[must_use]
+    pub const fn organization(&self) -> OrganizationId {
+        self.id
+    }
+
+    /// The organization's own directory. It may be replaced as a whole.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        path::directory(&self.tenants.0.root, self.id)
+    }
+
+    /// The database in it.
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
+        path::file(&self.tenants.0.root, self.id)
+    }
+
+    /// Reads what is in the file, as far as it can be read.
+    pub fn read<T>(&self, work: impl FnOnce(&Read<'_, TenantDb>) -> Result<T>) -> Result<T> {
+        let (file, now) = (self.file(), self.tenants.0.clock.now());
+        tokio::task::block_in_place(|| Aside::<TenantDb>::open(&file, now)?.read(work))
+    }
+
+    /// Every file in the directory, with its digest.
+    pub fn files(&self) -> Result<Vec<KeptFile>> {
+        let with_digest = |(name, path): (String, PathBuf)| {
+            let digest = fs::File::open(&path).and_then(hash::sha256_of);
+            let (sha256, bytes) = digest.map_err(|error| failed("cannot read", &path, error))?;
+            Ok(KeptFile { name, bytes, sha256: hex::encode(sha256) })
+        };
+        tokio::task::block_in_place(|| files_below(&self.directory())?.into_iter().map(with_digest).collect())
+    }
+
+    /// Destroys the organization's data key. Whatever it has sealed is unreadable from here on, in every copy.
+    pub async fn destroy_key(&self) -> Result<()> {
+        self.tenants.0.keyring.destroy(self.id).await
+    }
+
+    /// Removes the directory and everything in it, so that a power cut does not bring it back.
+    pub fn remove_directory(&self) -> Result<()> {
+        let directory = self.directory();
+        tokio::task::block_in_place(|| {
+            match fs::remove_dir_all(&directory) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(failed("cannot remove", &directory, error)),
+            }
+            // An earlier try may have removed it without getting to this.
+            match directory.parent() {
+                Some(shard) if shard.exists() => sync_directory(shard),
+                _ => Ok(()),
+            }
+        })
+    }
+
+    /// What a process that is gone has left in the WAL. A file that cannot be opened stays as it is.
+    fn fold(&self) {
+        let file = self.file();
+        if unfolded(&file).unwrap_or(0) == 0 || !file.exists() {
+            return;
+        }
+        let opening = Opening {
+            path: &file,
+            migrations: self.tenants.schema(),
+            readers: 1,
+            clock: self.tenants.0.clock.clone(),
+            // What a backup has not read yet is marked by this one as well.
+            backup: self.tenants.backup_of(self.id),
+        };
+        if let Err(error) = Database::<TenantDb>::open(opening).and_then(|database| database.fold_now()) {
+            tracing::warn!(organization = %self.id, ?error, "the WAL of a file could not be folded");
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.tenants.files().held.remove(&self.id);
+    }
+}
+
+/// The files below a directory, by their names inside it, in order; none if there is no directory.
+fn files_below(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let (mut found, mut waiting) = (Vec::new(), vec![directory.to_owned()]);
+    while let Some(current) = waiting.pop() {
+        let listed = match fs::read_dir(&current) {
+            Ok(listed) => listed,
+            Err(error) if error.kind() == ErrorKind::NotFound => continue,
+            Err(error) => return Err(failed("cannot list", &current, error)),
+        };
+        for entry in listed {
+            let entry = entry.map_err(|error| failed("cannot list", &current, error))?;
+            let path = entry.path();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                waiting.push(path);
+            } else if let Ok(name) = path.strip_prefix(directory) {
+                found.push((name.display().to_string(), path));
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {
+    Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(format!("{what} {}", path.display())).source(error)
+}

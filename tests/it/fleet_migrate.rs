@@ -1,0 +1,166 @@
+//! Bringing all organizations to a newer schema: a part first, around one that fails, and back.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use crate::world::World;
+
+/// The schema of a program that is one expanding and one destructive step ahead.
+fn newer() -> &'static [&'static str] {
+    let steps = [
+        "CREATE TABLE shelf (id INTEGER PRIMARY KEY, title TEXT) STRICT; INSERT INTO shelf VALUES (1, 'kept')",
+        "-- destructive: nobody reads it\nDELETE FROM shelf WHERE title = 'kept'; ALTER TABLE shelf ADD COLUMN more TEXT",
+    ];
+    bulkhead::tenants::MIGRATIONS.iter().copied().chain(steps).collect::<Vec<_>>().leak()
+}
+
+fn file(world: &World, id: &str) -> PathBuf {
+    let id: bulkhead::base::OrganizationId = id.parse().unwrap();
+    let uuid = uuid::Uuid::from_u128(id.bits());
+    let bytes = uuid.as_bytes();
+    world.data_dir().join(format!("orgs/{:02x}/{:02x}/{uuid}/db.sqlite", bytes[15], bytes[14]))
+}
+
+fn version(world: &World, id: &str) -> i64 {
+    Connection::open(file(world, id)).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
+}
+
+async fn migrate(world: &World, options: Value) -> Value {
+    let begun = world.operator().post("/v1/fleet/migrations", &options).await.expect(202);
+    let path = format!("/v1/fleet/migrations/{}", begun.id());
+    for _ in 0..600 {
+        let found = world.operator().get(&path).await.expect(200).json();
+        if found["state"] != "running" {
+            return found;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the migration does not end");
+}
+
+/// Forty organizations of today, in a program of tomorrow; by id.
+async fn scene() -> (World, Vec<String>, i64) {
+    let mut world = World::new().await;
+    let mut ids = Vec::new();
+    for n in 0..40 {
+        ids.push(world.organization(&format!("org-{n:02}")).await);
+    }
+    ids.sort();
+    world.set_schema(newer());
+    let today = i64::try_from(bulkhead::tenants::MIGRATIONS.len()).unwrap();
+    (world, ids, today)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_first_then_the_rest_around_one_that_fails() {
+    let (mut world, ids, today) = scene().await;
+    world.while_stopped(|_| ()).await;
+    // Its migration finds a table where it wants to make one.
+    Connection::open(file(&world, &ids[20])).unwrap().execute_batch("CREATE TABLE shelf (id)").unwrap();
+    let status = world.operator().get("/v1/fleet/migrations").await.expect(200).json();
+    assert_eq!(
+        (status["pending"].as_i64(), status["schema_version"].as_i64()),
+        (Some(40), Some(today + 2)),
+        "{status}"
+    );
+
+    let tried = migrate(&world, json!({"dry_run": true})).await;
+    assert_eq!((tried["migrated"].as_i64(), tried["findings_count"].as_i64()), (Some(40), Some(1)), "{tried}");
+    assert_eq!(tried["findings"][0]["organization_id"], json!(ids[20]), "{tried}");
+    assert!(ids.iter().all(|id| version(&world, id) == today), "a dry run has migrated");
+
+    let canary = migrate(&world, json!({"canary_percent": 10})).await;
+    assert_eq!((canary["state"].as_str(), canary["total"].as_i64()), (Some("done"), Some(4)), "{canary}");
+    for (n, id) in ids.iter().enumerate() {
+        assert_eq!(version(&world, id), if n < 4 { today + 2 } else { today }, "{n}");
+    }
+    // Both are served, and whoever is opened is migrated.
+    for id in [&ids[0], &ids[39]] {
+        world.operator().get(&format!("/v1/organizations/{id}")).await.expect(200);
+    }
+    assert_eq!(version(&world, &ids[39]), today + 2);
+
+    let paused = migrate(&world, json!({"pause_on_error": true})).await;
+    assert_eq!((paused["state"].as_str(), paused["findings_count"].as_i64()), (Some("paused"), Some(1)), "{paused}");
+    assert_eq!((version(&world, &ids[20]), version(&world, &ids[21])), (today, today));
+    let aside = world.operator().get(&format!("/v1/organizations/{}/quarantine", ids[20])).await.expect(200);
+    assert!(aside.mentions("migration to schema version") && aside.mentions("shelf"), "{aside:?}");
+    world
+        .operator()
+        .get(&format!("/v1/organizations/{}", ids[20]))
+        .await
+        .expect_problem(503, "organization_quarantined");
+
+    let rest = migrate(&world, json!({})).await;
+    assert_eq!((rest["state"].as_str(), rest["findings_count"].as_i64()), (Some("done"), Some(0)), "{rest}");
+    for id in ids.iter().filter(|id| **id != ids[20]) {
+        assert_eq!(version(&world, id), today + 2);
+        world.operator().get(&format!("/v1/organizations/{id}")).await.expect(200);
+    }
+    let stats = world.operator().get("/v1/fleet/stats").await.expect(200).json();
+    let by_version = json!({today.to_string(): 1, (today + 2).to_string(): 39});
+    assert_eq!(stats["by_schema_version"], by_version, "the catalog is not true: {stats}");
+
+    // The cause gone, and released, it is migrated when it is opened.
+    Connection::open(file(&world, &ids[20])).unwrap().execute_batch("DROP TABLE shelf").unwrap();
+    world.operator().delete(&format!("/v1/organizations/{}/quarantine", ids[20])).await.expect(204);
+    world.operator().get(&format!("/v1/organizations/{}", ids[20])).await.expect(200);
+    assert_eq!(version(&world, &ids[20]), today + 2);
+    for wrong in [json!({"canary_percent": 0}), json!({"canary_percent": 101}), json!({"all": true})] {
+        world.operator().post("/v1/fleet/migrations", &wrong).await.expect(422);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_organization_goes_back_to_what_it_was_before_a_destructive_step() {
+    let (mut world, ids, today) = scene().await;
+    world.while_stopped(|_| ()).await;
+    let at = |below: &str| format!("/v1/organizations/{}{below}", ids[3]);
+    world.operator().post(&at("/migration_rollback"), &json!({})).await.expect_problem(409, "no_snapshot");
+    // One that was set aside before stays so.
+    world.operator().put(&at("/quarantine"), &json!({"reason": "looks odd"})).await.expect(200);
+    world.operator().post(&at("/migration_rollback"), &json!({})).await.expect_problem(409, "no_snapshot");
+    world.operator().get(&at("")).await.expect_problem(503, "organization_quarantined");
+    world.operator().delete(&at("/quarantine")).await.expect(204);
+    world.operator().get(&at("")).await.expect(200);
+    let shelf = || {
+        let file = Connection::open(file(&world, &ids[3])).unwrap();
+        file.query_row("SELECT count(*) FROM shelf", [], |row| row.get::<_, i64>(0)).unwrap()
+    };
+    // Opened by a request, and so migrated by it; the copy was kept all the same.
+    assert_eq!((version(&world, &ids[3]), shelf()), (today + 2, 0));
+    world.operator().post(&at("/members"), &json!({"email": "later@example.test"})).await.expect(201);
+    let back = world.operator().post(&at("/migration_rollback"), &json!({})).await.expect(200).json();
+    assert_eq!(back["schema_version"], today + 1, "{back}");
+    assert_eq!((version(&world, &ids[3]), shelf()), (today + 1, 1));
+    world.operator().get(&at("")).await.expect_problem(503, "organization_quarantined");
+    let beside = std::fs::read_dir(file(&world, &ids[3]).parent().unwrap()).unwrap();
+    let kept = beside.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("rolled-back-"));
+    assert_eq!(kept.count(), 1, "what was written since is lost");
+    let found = world.operator().get(&format!("/v1/organizations/{}", ids[4])).await;
+    found.expect(200);
+    world.operator().delete(&at("/quarantine")).await.expect(204);
+    world.operator().get(&at("")).await.expect(200);
+    assert_eq!(version(&world, &ids[3]), today + 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_migration_goes_on_after_a_stop() {
+    let (mut world, ids, today) = scene().await;
+    world.while_stopped(|_| ()).await;
+    let begun = world.operator().post("/v1/fleet/migrations", &json!({})).await.expect(202);
+    world.while_stopped(|_| ()).await;
+    let path = format!("/v1/fleet/migrations/{}", begun.id());
+    for _ in 0..600 {
+        if world.operator().get(&path).await.expect(200).json()["state"] != "running" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let ended = world.operator().get(&path).await.expect(200).json();
+    assert_eq!((ended["state"].as_str(), ended["migrated"].as_i64()), (Some("done"), Some(40)), "{ended}");
+    assert!(ids.iter().all(|id| version(&world, id) == today + 2));
+}

@@ -1,0 +1,5 @@
+//! The LTX format against itself, against SQLite and against the real litestream.
+
+mod oracle;
+mod properties;
+mod wal;
