@@ -22,9 +22,7 @@ pub(super) struct Captured {
 }
 
 /// What was committed since `reached`, as the next file of level 0. Nothing if there was nothing.
-///
-/// `fold`: the WAL is to be emptied in any case, because the database is about to rest.
-pub(super) fn capture(still: &mut Still<'_>, reached: Reached, now: Timestamp, fold: bool) -> Result<Option<Captured>> {
+pub(super) fn capture(still: &mut Still<'_>, reached: Reached, now: Timestamp) -> Result<Option<Captured>> {
     let mark = still.unread();
     let reached = if mark.is_some() { Reached { at: At::Whole, ..reached } } else { reached };
     let Some(mut log) = open(still)? else {
@@ -32,28 +30,28 @@ pub(super) fn capture(still: &mut Still<'_>, reached: Reached, now: Timestamp, f
         let is_known = !matches!(reached.at, At::Whole);
         return if is_known { Ok(None) } else { Ok(Some(Captured { mark, ..whole(still, reached, now)? })) };
     };
+    let captured = match scan(&mut log, reached)? {
+        Found::Nothing => return Ok(None),
+        Found::Unknown => whole(still, reached, now)?,
+        Found::Committed(scan) => increment(still, &mut log, &scan, reached, now)?,
+    };
+    Ok(Some(Captured { mark, ..captured }))
+}
+
+/// Folds the WAL if all of it has arrived at the store, and never before: what is folded cannot be captured again.
+/// Tells where the next file begins then.
+///
+/// `rests`: also a small one, because the database is about to rest.
+pub(super) fn fold(still: &mut Still<'_>, reached: Reached, rests: bool) -> Result<Option<At>> {
+    let (At::Position { position, .. }, None) = (reached.at, still.unread()) else { return Ok(None) };
+    let Some(mut log) = open(still)? else { return Ok(None) };
     let size = log.get_ref().metadata().map_or(0, |metadata| metadata.len());
-    let found = scan(&mut log, reached)?;
-    let captured = match found {
-        Found::Nothing => None,
-        Found::Unknown => Some(whole(still, reached, now)?),
-        Found::Committed(scan) => Some(increment(still, &mut log, &scan, reached, now)?),
-    };
-    drop(log);
-    let Some(mut captured) = captured else {
-        if fold {
-            still.fold()?;
-        }
+    if !(rests || size > FOLD_FROM) || !matches!(scan(&mut log, reached)?, Found::Nothing) {
         return Ok(None);
-    };
-    captured.mark = mark;
-    if fold || size > FOLD_FROM {
-        still.fold()?;
-        if let At::Position { folded, .. } = &mut captured.then.at {
-            *folded = true;
-        }
     }
-    Ok(Some(captured))
+    drop(log);
+    still.fold()?;
+    Ok(Some(At::Position { position, folded: true }))
 }
 
 /// The whole database as a snapshot up to a transaction that was shipped: nothing was committed since.

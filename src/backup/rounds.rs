@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use super::capture::{Captured, capture, snapshot};
+use super::capture::{Captured, capture, fold, snapshot};
 use super::state::{At, Progress, Reached, State};
 use super::{Backups, Inner, Source};
 use crate::base::{Timestamp, codes};
@@ -124,7 +124,7 @@ pub(super) async fn ship(inner: &Inner, source: Source) -> Result<()> {
     outcome
 }
 
-async fn ship_with(inner: &Inner, source: Source, state: &mut State, fold: bool) -> Result<()> {
+async fn ship_with(inner: &Inner, source: Source, state: &mut State, rests: bool) -> Result<()> {
     let replica = inner.store.replica(&source.path())?;
     let reached = match state.reached {
         Some(reached) => reached,
@@ -133,17 +133,23 @@ async fn ship_with(inner: &Inner, source: Source, state: &mut State, fold: bool)
     state.reached = Some(reached);
     let now = inner.clock.now();
     note_waiting(inner, source, now);
-    let captured = inner.still(source, |still| capture(still, reached, now, fold)).await;
+    let captured = inner.still(source, |still| capture(still, reached, now)).await;
     let captured = match captured {
         Ok(captured) => captured,
         Err(error) if error.is(&codes::ORGANIZATION_NOT_FOUND) => {
             // Being made, it is there in a moment. Gone, whoever removed it sees to its replica.
             if is_being_made(inner, source).await {
                 inner.dirty.mark(source);
+            } else {
+                inner.shipped(source);
             }
             return Ok(());
         }
-        Err(error) => return Err(Error::Database { source: error.into() }),
+        Err(error) => {
+            // Others need not wait for one that is damaged.
+            inner.shipped(source);
+            return Err(Error::Database { source: error.into() });
+        }
     };
     if let Some(Captured { bytes, header, then, mark }) = captured {
         let size = bytes.len();
@@ -161,6 +167,12 @@ async fn ship_with(inner: &Inner, source: Source, state: &mut State, fold: bool)
         state.snapshot.get_or_insert(now + inner.schedule.levels[0]);
         metrics::counter!("bulkhead_backup_bytes_total").increment(size as u64);
         metrics::counter!("bulkhead_backup_files_total").increment(1);
+    }
+    if let Some(reached) = &mut state.reached {
+        let at = inner.still(source, |still| fold(still, *reached, rests)).await;
+        if let Some(at) = at.map_err(|error| Error::Database { source: error.into() })? {
+            reached.at = at;
+        }
     }
     note_success(inner, source, state.reached);
     inner.shipped(source);
@@ -230,7 +242,7 @@ async fn put_snapshot(inner: &Inner, source: Source, replica: &Replica, state: &
     let now = inner.clock.now();
     let taken = inner
         .still(source, |still| {
-            let more = capture(still, reached, now, false)?;
+            let more = capture(still, reached, now)?;
             let then = more.as_ref().map_or(reached, |more| more.then);
             Ok((more, snapshot(still, then, now)?))
         })

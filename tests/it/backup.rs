@@ -285,6 +285,49 @@ fn a_store_that_is_down_slows_nothing_and_loses_nothing() {
 }
 
 #[test]
+fn what_was_not_shipped_is_never_folded_away() {
+    if !has("litestream") {
+        return;
+    }
+    let (deployment, replica) = deployment();
+    let key = deployment.operator_key();
+    let mut server = deployment.serve();
+    let mut operator = Operator::new(&server, &key);
+    let id = operator.organization("acme");
+    shipped(&mut operator);
+    // The store goes away, and far more is written than a WAL is left to grow to.
+    let elsewhere = deployment.directory.path().join("elsewhere");
+    fs::rename(&replica, &elsewhere).unwrap();
+    fs::write(&replica, "in the way").unwrap();
+    let metadata: serde_json::Map<String, Value> =
+        (0..50).map(|n| (format!("key{n}"), "x".repeat(490).into())).collect();
+    for n in 0..80 {
+        let body = json!({ "name": format!("Name {n}"), "metadata": metadata });
+        assert_eq!(operator.call("PATCH", &format!("/v1/organizations/{id}"), &body).unwrap().status, 200);
+    }
+    sleep(Duration::from_millis(300));
+    server.kill();
+    fs::remove_file(&replica).unwrap();
+    fs::rename(&elsewhere, &replica).unwrap();
+    // Nothing is written any more: what the process before acknowledged must be found.
+    let server = deployment.serve();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("copy.sqlite");
+        fs::write(&file, restored(&copy_of(&deployment, &replica, &id), &[])).unwrap();
+        let connection = Connection::open(file).unwrap();
+        let name: String = connection.query_row("SELECT name FROM organization", [], |row| row.get(0)).unwrap();
+        if name == "Name 79" {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the copy ends at {name}");
+        sleep(Duration::from_millis(200));
+    }
+    server.stop();
+}
+
+#[test]
 fn a_restore_brings_back_what_was_and_not_what_was_taken_away() {
     let (deployment, _) = deployment();
     let key = deployment.operator_key();
@@ -293,7 +336,7 @@ fn a_restore_brings_back_what_was_and_not_what_was_taken_away() {
     let id = operator.organization("acme");
     let other = operator.organization("globex");
     let base = format!("/v1/organizations/{id}");
-    let [anna, bert, carl, dora] = ["anna", "bert", "carl", "dora"].map(|name| {
+    let [anna, bert, carl, dora, erna] = ["anna", "bert", "carl", "dora", "erna"].map(|name| {
         let body =
             json!({ "email": format!("{name}@example.com"), "name": name, "roles": ["admin"], "password": PASSWORD });
         member(&mut operator, &id, &body)
@@ -321,6 +364,7 @@ fn a_restore_brings_back_what_was_and_not_what_was_taken_away() {
     call(&mut operator, "DELETE", &format!("{base}/members/{carl}"), json!({}));
     call(&mut operator, "PATCH", &format!("{base}/members/{dora}"), json!({ "roles": ["member"] }));
     call(&mut operator, "DELETE", &format!("{base}/api_keys/{old_key}"), json!({}));
+    call(&mut operator, "PUT", &format!("{base}/members/{erna}/erasure"), json!({}));
     let eve =
         member(&mut operator, &id, &json!({ "email": "eve@example.com", "roles": ["owner"], "password": PASSWORD }));
     let made =
@@ -363,7 +407,7 @@ fn a_restore_brings_back_what_was_and_not_what_was_taken_away() {
         (&json!("inactive"), &json!(false), &json!("carl@example.com"))
     );
     assert_eq!(get(&mut operator, &dora).json()["roles"], json!(["member"]));
-    for gone in [&eve, &carla] {
+    for gone in [&eve, &carla, &erna] {
         assert_eq!(get(&mut operator, gone).status, 404);
     }
     // Nobody is signed in any more, here; next door everybody is.

@@ -1,6 +1,8 @@
 //! Taking one person out of a log without breaking its chain: the content of the events that are about them goes,
 //! its salted digest stays.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{ERASED, Event, Payload, each, each_after, store};
@@ -54,6 +56,13 @@ impl Person {
             _ => false,
         }
     }
+}
+
+/// The ids of everybody who was erased.
+pub fn erased_members(db: &Read<'_, TenantDb>) -> Result<HashSet<String>> {
+    let targets = store::of_action(db, ERASED)?.into_iter().filter_map(|event| event.payload);
+    let targets = targets.flat_map(|payload| payload.targets).filter(|target| target.r#type == "member");
+    Ok(targets.map(|target| target.id).collect())
 }
 
 /// Whether an address stands in a text by itself, and not as a part of a longer one.

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use erase::{Person, about, earlier_addresses, ranges, strip};
+pub use erase::{Person, about, earlier_addresses, erased_members, ranges, strip};
 pub use store::{each, each_after, list};
 
 use crate::base::{AuditEventId, MemberId, Result, Timestamp};

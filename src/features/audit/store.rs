@@ -56,6 +56,16 @@ pub fn list<K: Kind>(db: &Read<'_, K>, request: &PageRequest) -> Result<Page<Eve
     Ok(Page::from_rows(request, rows, |event| event.id.to_string()))
 }
 
+/// Every event of one kind.
+pub(super) fn of_action<K: Kind>(db: &Read<'_, K>, action: &str) -> Result<Vec<Event>> {
+    db.all(
+        "SELECT sequence, id, occurred_at, action, outcome, payload, payload_salt, payload_digest, prev_hash, hash
+         FROM audit_event WHERE action = ? ORDER BY sequence",
+        params![action],
+        from_row,
+    )
+}
+
 /// Every event from the first on, one at a time.
 pub fn each<K: Kind>(db: &Read<'_, K>, visit: impl FnMut(Event) -> Result<()>) -> Result<()> {
     each_after(db, 0, visit)

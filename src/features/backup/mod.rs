@@ -11,6 +11,7 @@ mod difference;
 pub mod http;
 mod replace;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use chrono::DateTime;
@@ -35,6 +36,8 @@ pub struct Facts {
     pub organization: Organization,
     pub members: Vec<Member>,
     pub keys: Vec<ApiKey>,
+    /// Ids of members who were erased: they are never brought back.
+    pub erased: HashSet<String>,
     /// The end of its audit log.
     pub head: (i64, String),
 }
@@ -77,6 +80,7 @@ impl Facts {
             organization: organization::get(db)?,
             members: member::all(db)?,
             keys: api_key::all(db)?,
+            erased: audit::erased_members(db)?,
             head: audit::head(db)?,
         })
     }
@@ -174,7 +178,8 @@ fn apply(db: &Write<'_, TenantDb>, past: &Past, previous: Option<Txid>, by: &By)
 /// What will be: the past, without what was taken away since.
 fn merged(now: &Facts, past: &Facts) -> (Facts, Vec<Withheld>) {
     let mut withheld = Vec::new();
-    let members = past.members.iter().map(|then| member_of(then, now, &mut withheld)).collect();
+    let may_be = |then: &&Member| !now.erased.contains(&then.id.to_string());
+    let members = past.members.iter().filter(may_be).map(|then| member_of(then, now, &mut withheld)).collect();
     let keys = now
         .keys
         .iter()
@@ -204,7 +209,7 @@ fn merged(now: &Facts, past: &Facts) -> (Facts, Vec<Withheld>) {
         // Where it is found and whether it may be used is the catalog's to say.
         ..now.organization.clone()
     };
-    (Facts { organization, members, keys, head: now.head.clone() }, withheld)
+    (Facts { organization, members, keys, erased: now.erased.clone(), head: now.head.clone() }, withheld)
 }
 
 /// A member of the past as they may be today.

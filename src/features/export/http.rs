@@ -45,7 +45,6 @@ struct ExportBody {
     object: ExportObject,
     id: ExportId,
     organization_id: OrganizationId,
-    /// `content` can be fetched when it is `ready`.
     #[schema(inline)]
     state: ExportState,
     #[schema(inline)]
@@ -80,7 +79,8 @@ impl From<Export> for ExportBody {
     }
 }
 
-/// What is to be done with the secrets.
+/// `omit` leaves password hashes, keys and hashes of keys out; `passphrase` and `age` seal them into a file of their
+/// own, which only operators may ask for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum Wanted {
@@ -92,8 +92,6 @@ enum Wanted {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct CreateExport {
-    /// `omit` leaves password hashes, keys and hashes of keys out; `passphrase` and `age` seal them into a file of their
-    /// own, which only operators may ask for.
     #[schema(inline)]
     secrets: Wanted,
     /// With `passphrase`: 12 to 1024 characters.
