@@ -20,6 +20,8 @@ use crate::features::export::format::{Manifest, SecretValue};
 
 /// The command line of the checking process, not to be typed by people.
 pub const SUBCOMMAND: &str = "import-check";
+/// The running program, wherever its file has gone.
+const ITSELF: &str = "/proc/self/exe";
 /// Archives that are checked at the same moment.
 const AT_ONCE: usize = 2;
 /// More than a verdict with all secrets has.
@@ -125,6 +127,8 @@ impl Checker {
         let limits = &self.0.limits;
         let program = match &limits.program {
             Some(program) => Ok(program.clone()),
+            // Still this very program after an upgrade has put another in its place (proc(5)).
+            None if Path::new(ITSELF).exists() => Ok(ITSELF.into()),
             None => std::env::current_exe(),
         };
         let program = program.map_err(|error| Error::internal("this program has no path").source(error))?;
