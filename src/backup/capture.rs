@@ -1,7 +1,7 @@
 //! From a database between two transactions to a file of level 0.
 
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::BufReader;
 use std::path::PathBuf;
 
 use super::state::{At, Reached};
@@ -172,11 +172,9 @@ fn encode(image: &[u8], header: Header) -> Result<Vec<u8>> {
 fn open(still: &Still<'_>) -> Result<Option<BufReader<File>>> {
     let path = still.wal();
     match File::open(&path) {
-        Ok(mut file) => {
-            file.rewind().map_err(|error| Error::internal("a WAL cannot be read").source(error))?;
-            let is_empty = file.by_ref().take(1).read(&mut [0]).is_ok_and(|read| read == 0);
-            file.rewind().map_err(|error| Error::internal("a WAL cannot be read").source(error))?;
-            Ok((!is_empty).then(|| BufReader::new(file)))
+        Ok(file) => {
+            let found = file.metadata().map_err(|error| Error::internal("a WAL cannot be read").source(error))?;
+            Ok((found.len() > 0).then(|| BufReader::new(file)))
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(Error::internal("a WAL cannot be opened").source(error)),

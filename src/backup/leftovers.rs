@@ -6,7 +6,6 @@ use std::sync::{Arc, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-use super::rounds::entry;
 use super::{Backups, Inner, Source};
 use crate::base::time::length;
 use crate::base::{OrganizationId, Result, Timestamp};
@@ -53,7 +52,7 @@ async fn look(inner: &Arc<Inner>, location: &str) -> Result<()> {
     inner.first_time.lock().unwrap_or_else(PoisonError::into_inner).extend(all.iter().copied());
     for source in all {
         // What it may hold of an earlier time says nothing of what was written meanwhile.
-        let state = entry(inner, source);
+        let state = inner.state(source);
         state.lock().await.is_replaced = true;
         inner.dirty.mark(source);
     }

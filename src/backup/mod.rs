@@ -203,7 +203,7 @@ impl Backups {
     /// The next file of this database is a whole one: another file has taken the place of the one that was
     /// shipped so far.
     pub async fn start_over(&self, source: Source) {
-        let state = self.state(source);
+        let state = self.0.state(source);
         let mut state = state.lock().await;
         *state = State::replaced();
         self.0.dirty.mark(source);
@@ -211,7 +211,7 @@ impl Backups {
 
     /// Removes a database's replica, and what is known of it.
     pub async fn destroy(&self, source: Source) -> Result<Destroyed> {
-        let state = self.state(source);
+        let state = self.0.state(source);
         let mut state = state.lock().await;
         self.0.dirty.forget(source);
         let destroyed = self.replica_of(source)?.destroy().await.map_err(told)?;
@@ -227,13 +227,13 @@ impl Backups {
         self.destroy(Source::Keyring).await?;
         self.ship_now(Source::Keyring).await
     }
-
-    fn state(&self, source: Source) -> Arc<tokio::sync::Mutex<State>> {
-        Arc::clone(self.0.states.lock().unwrap_or_else(PoisonError::into_inner).entry(source).or_default())
-    }
 }
 
 impl Inner {
+    fn state(&self, source: Source) -> Arc<tokio::sync::Mutex<State>> {
+        Arc::clone(self.states.lock().unwrap_or_else(PoisonError::into_inner).entry(source).or_default())
+    }
+
     /// Works on a database between two of its transactions.
     async fn still<T>(&self, source: Source, work: impl FnOnce(&mut Still<'_>) -> Result<T>) -> Result<T> {
         match source {

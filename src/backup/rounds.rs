@@ -57,7 +57,7 @@ async fn turn(inner: &Inner, source: Source, written: bool) {
             }
         }
         Err(error) => {
-            let failures = entry(inner, source).lock().await.failures;
+            let failures = inner.state(source).lock().await.failures;
             note_failure(inner, source, &error, failures);
             // What the failed call did is not known: the store is asked again. One that does not answer is left
             // in peace by all, or each of many databases would wait for it in turn.
@@ -82,7 +82,7 @@ fn pause_after(failures: u32) -> Duration {
 
 /// Everything that is due for a database; tells when there is something again.
 async fn work(inner: &Inner, source: Source, written: bool) -> Result<Option<Duration>> {
-    let state = entry(inner, source);
+    let state = inner.state(source);
     let mut state = state.lock().await;
     let outcome = async {
         let rests = state.levels[0].is_some_and(|due| due <= Instant::now());
@@ -106,13 +106,9 @@ async fn work(inner: &Inner, source: Source, written: bool) -> Result<Option<Dur
     }
 }
 
-pub(super) fn entry(inner: &Inner, source: Source) -> Arc<tokio::sync::Mutex<State>> {
-    Arc::clone(inner.states.lock().unwrap_or_else(PoisonError::into_inner).entry(source).or_default())
-}
-
 /// Ships what was committed so far and nothing else.
 pub(super) async fn ship(inner: &Inner, source: Source) -> Result<()> {
-    let state = entry(inner, source);
+    let state = inner.state(source);
     let mut state = state.lock().await;
     let outcome = ship_with(inner, source, &mut state, false).await;
     if outcome.is_err() {

@@ -147,11 +147,7 @@ pub fn start(
     Ok((session, token))
 }
 
-/// The session that a token opens, if both session and member are fit for use now.
-pub fn find(db: &Read<'_, TenantDb>, token: &Credential) -> Result<Option<SignedIn>> {
-    find_by_hash(db, &hash::credential_hash(token))
-}
-
+/// The session of a token, if both session and member are fit for use now.
 fn find_by_hash(db: &Read<'_, TenantDb>, hash: &[u8; 32]) -> Result<Option<SignedIn>> {
     let Some(session) = store::by_token(db, hash)? else { return Ok(None) };
     usable(db, session)
