@@ -68,6 +68,8 @@ async fn racing_members_do_not_pass_the_quota() {
 async fn at_the_bytes_quota_nothing_is_added_and_what_ends_something_works() {
     let mut world = World::new().await;
     world.organization("acme").await;
+    // Asked while there is nobody else: the clock stands still, so a list of hundreds has no order by time.
+    let owner = owner_id(&world).await;
     let (operator, at) = (world.operator(), "/v1/organizations/acme");
     let key = world.organization_key("acme", &["*"]).await;
     let spare =
@@ -118,7 +120,7 @@ async fn at_the_bytes_quota_nothing_is_added_and_what_ends_something_works() {
     let (operator, body) = (world.operator(), json!({"name": "z".repeat(100)}));
     let mut after = 200;
     for _ in 0..200 {
-        after = operator.patch(&format!("{at}/members/{}", owner_id(&world).await), &body).await.status;
+        after = operator.patch(&format!("{at}/members/{owner}"), &body).await.status;
         if after != 200 {
             break;
         }
@@ -130,7 +132,7 @@ async fn at_the_bytes_quota_nothing_is_added_and_what_ends_something_works() {
 }
 
 async fn owner_id(world: &World) -> String {
-    let list = world.operator().get("/v1/organizations/acme/members?limit=100&order=asc").await.expect(200).json();
+    let list = world.operator().get("/v1/organizations/acme/members").await.expect(200).json();
     let owner = list["data"].as_array().unwrap().iter().find(|member| member["email"] == "owner@acme.test").unwrap();
     owner["id"].as_str().unwrap().to_owned()
 }
