@@ -1,14 +1,14 @@
-//! What organizations cost as files: made, opened, kept open, and there at a start.
+//! What organizations cost as files: made, opened, and kept open.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, OpenFlags, params};
+use rusqlite::Connection;
 use serde_json::json;
 
-use crate::meter::{Line, Rounds, cpu_each, kib, median, memory_of, show, times};
+use crate::meter::{Line, Rounds, cpu_each, kib, median, memory_of, times};
 use crate::process::{Deployment, Operator, Person, host_of, owner_of, session_check};
+use crate::raw::{Bare, open_by_hand};
 use crate::requests::deployment;
 use crate::wire::{Client, Request};
 
@@ -119,10 +119,11 @@ pub fn cold_request() -> Vec<Line> {
         || median(times(2 * ORGANIZATIONS, &mut cold)),
         || median(times(2 * ORGANIZATIONS, |n| open_by_hand(&files[n % ORGANIZATIONS]))),
     );
-    let bare = bare_server(files.clone());
-    let mut bare_client = Client::new(bare);
+    let served = files.clone();
+    let bare = Bare::serve(move |n: usize| open_by_hand(&served[n]));
+    let mut bare_client = Client::new(bare.port);
     let bare_requests: Vec<Vec<u8>> =
-        (0..ORGANIZATIONS).map(|n| Request::get("localhost", format!("/{n}")).bytes(bare)).collect();
+        (0..ORGANIZATIONS).map(|n| Request::get("localhost", format!("/{n}")).bytes(bare.port)).collect();
     let over_http = Rounds::run(
         15,
         || median(times(2 * ORGANIZATIONS, &mut cold)),
@@ -157,42 +158,6 @@ pub fn cold_request() -> Vec<Line> {
         cpu.line("cold first request, CPU", "open, pragmas, query, close", 2.0),
         over_http.line("cold first request, time over loopback", "the same behind bare axum", 2.0),
     ]
-}
-
-/// A server that does nothing but open the file, look up and close it, so that it is seen what the way there
-/// and back costs.
-fn bare_server(files: Vec<PathBuf>) -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    listener.set_nonblocking(true).unwrap();
-    let handler = move |axum::extract::Path(n): axum::extract::Path<usize>| async move {
-        tokio::task::block_in_place(|| open_by_hand(&files[n]));
-        "found"
-    };
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(async {
-            let router = axum::Router::new().route("/{n}", axum::routing::get(handler));
-            axum::serve(tokio::net::TcpListener::from_std(listener).unwrap(), router).await.unwrap();
-        });
-    });
-    port
-}
-
-/// As little as one can do and still have the answer, safely.
-fn open_by_hand(path: &Path) {
-    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(path, flags).unwrap();
-    connection
-        .execute_batch(
-            "PRAGMA trusted_schema=OFF; PRAGMA foreign_keys=ON; PRAGMA cell_size_check=ON; PRAGMA cache_size=-256; \
-             PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY; PRAGMA busy_timeout=5000",
-        )
-        .unwrap();
-    let sql = "SELECT s.id, s.expires_at, m.id, m.email FROM session s JOIN member m ON m.id = s.member_id
-               WHERE s.token_hash <> ? LIMIT 1";
-    let found: String = connection.query_row(sql, params![[0_u8; 32]], |row| row.get(3)).unwrap();
-    std::hint::black_box(found);
 }
 
 /// What one more open organization takes, read from only, and written to as well.
@@ -237,33 +202,4 @@ pub fn memory() -> Vec<Line> {
         Line::plain("an open organization that was read", each(after_reading), "aim: 300 KiB"),
         Line::plain("an open organization that was written as well", each(after_writing), "aim: 300 KiB"),
     ]
-}
-
-/// From the start of the process to its readiness, with many organizations against few.
-pub fn start() -> Vec<Line> {
-    let with = |count: usize| {
-        let deployment = Deployment::new();
-        let key = deployment.operator_key();
-        let server = deployment.serve();
-        let mut operator = Operator::new(&server, &key);
-        let started = Instant::now();
-        for n in 0..count {
-            empty_organization(&mut operator, &format!("many-{n}"));
-        }
-        eprintln!("  made {count} organizations in {:?}", started.elapsed());
-        server.stop();
-        deployment
-    };
-    let (many, few) = (with(2000), with(10));
-    let ready = |deployment: &Deployment| -> Duration {
-        let server = deployment.serve();
-        let ready_after = server.ready_after;
-        server.stop();
-        ready_after
-    };
-    let rounds = Rounds::run(9, || ready(&many), || ready(&few));
-    let few = format!("{} with 10", show(median(rounds.baseline.clone())));
-    let what = "from start to ready with 2,000 organizations";
-    let ratio = rounds.ratio();
-    vec![Line { ratio: Some(ratio), promise: None, ..Line::plain(what, show(median(rounds.measured)), &few) }]
 }

@@ -5,6 +5,7 @@
 //!
 //! - F0 `base`: pure values. `config`: the settings.
 //! - F1 `sqlite`, `crypto`, `outbound`, `ltx`: the outside world and its formats, without knowledge of the product.
+//!   `fairness`: what one organization may take of what all share.
 //! - F2 `keyring`, `catalog`, `tenants`, `replica`, `backup`: keys, routing, files, and copies of them.
 //! - F3 `web`: the edge kit.
 //! - F4 `features`: one folder a capability.
@@ -17,6 +18,7 @@ pub mod catalog;
 pub mod cli;
 pub mod config;
 pub mod crypto;
+pub mod fairness;
 pub mod features;
 pub mod jobs;
 pub mod keyring;

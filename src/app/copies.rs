@@ -4,30 +4,56 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backup::{Backups, Databases, Dirty, Schedule, Source};
+use crate::backup::{Backups, Databases, Dirty, Ownership, Schedule, Source, ledger, was_backed_up};
 use crate::base::time::length;
-use crate::base::{Clock, Error, Result};
+use crate::base::{Clock, Error, Replication, Result};
 use crate::config::{self, Config};
 use crate::replica::{self, Location, Settings, Store};
 use crate::sqlite::Backup;
+use crate::tenants::Tenants;
 
 /// Where commits are reported to, if there is a backup.
 pub(super) fn dirty(config: &Config) -> Option<Dirty> {
     let delay = Duration::from_millis(config.backup.delay_milliseconds);
-    (!config.backup.url.is_empty()).then(|| Dirty::new(delay))
+    (!config.backup.url.is_empty() && !is_foreign(config)).then(|| Dirty::new(delay))
 }
 
-/// What the backup asks of whoever writes a database.
-pub(super) fn of(dirty: Option<&Dirty>, source: Source) -> Backup {
+/// For a backup that another program makes: nothing is ever reported there.
+pub(super) fn idle(config: &Config) -> Option<Dirty> {
+    (!config.backup.url.is_empty() && is_foreign(config)).then(|| Dirty::new(Duration::ZERO))
+}
+
+/// Whether a stock litestream looks after the files.
+pub(super) fn is_foreign(config: &Config) -> bool {
+    config.backup.mode == config::BackupMode::Litestream
+}
+
+/// What the backup asks of whoever writes a database. One that was set up once is gone on with, so what is written
+/// in between must be found then.
+pub(super) fn of(config: &Config, dirty: Option<&Dirty>, source: Source) -> Backup {
     match dirty.cloned() {
         Some(dirty) => Backup::Wal(Arc::new(move || dirty.mark(source))),
+        None if is_foreign(config) => Backup::Foreign,
+        None if was_backed_up(&config.server.data_dir) => Backup::Later,
         None => Backup::None,
     }
 }
 
+/// The same for organizations' files.
+pub(super) fn watch(config: &Config, dirty: Option<&Dirty>, tenants: &Tenants) {
+    match dirty.cloned() {
+        Some(dirty) => tenants.report_writes(move |id, is_awaited| {
+            let source = Source::Organization(id);
+            ledger::note(source, is_awaited);
+            dirty.mark(source);
+        }),
+        None if is_foreign(config) => tenants.leave_files(),
+        None if was_backed_up(&config.server.data_dir) => tenants.mark_writes(),
+        None => {}
+    }
+}
+
 pub(super) fn backups(config: &Config, dirty: Dirty, databases: Databases, clock: Clock) -> Result<Backups> {
-    let reports = dirty.clone();
-    databases.tenants.report_writes(move |id| reports.mark(Source::Organization(id)));
     let backup = &config.backup;
     let schedule = Schedule {
         debounce: Duration::from_millis(backup.delay_milliseconds),
@@ -35,10 +61,13 @@ pub(super) fn backups(config: &Config, dirty: Dirty, databases: Databases, clock
         retention: length::hours(backup.retention_hours),
         keyring_retention: length::hours(backup.keyring_retention_hours),
         workers: backup.workers,
+        confirmation: length::seconds(backup.confirm_seconds),
+        is_foreign: is_foreign(config),
         ..Schedule::default()
     };
     let directory: PathBuf = config.server.data_dir.clone();
-    Ok(Backups::new(store(backup)?, dirty, databases, schedule, clock, &directory))
+    let ownership = Ownership::new(&backup.url, &directory, &config.server.origin());
+    Ok(Backups::new((store(backup)?, ownership), dirty, databases, schedule, clock, &directory))
 }
 
 /// The store that the settings name.
@@ -56,4 +85,12 @@ pub fn store(backup: &config::Backup) -> Result<Store> {
     let unusable = |error: replica::Error| Error::internal(format!("the backup cannot be set up: {error}"));
     let location: Location = backup.url.parse().map_err(unusable)?;
     Store::connect(&location, &settings).map_err(unusable)
+}
+
+/// What a write has reached when it is acknowledged, where an organization has nothing of its own.
+pub(super) const fn replication(backup: &config::Backup) -> Replication {
+    match backup.replication {
+        config::Replicated::Local => Replication::Local,
+        config::Replicated::Object => Replication::Object,
+    }
 }

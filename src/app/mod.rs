@@ -17,20 +17,21 @@ use std::time::Duration;
 use axum::Router;
 use tokio::sync::mpsc;
 
-use crate::backup::{Backups, Databases, Source};
+use crate::backup::{Databases, Source};
 use crate::base::time::length;
 use crate::base::{Clock, Error, Result};
 use crate::catalog::{Catalog, Directory};
 use crate::config::{self, Config};
-use crate::crypto::{HashParameters, KeyStock, MacKey, MasterKey, PasswordHasher, TokenBox};
+use crate::crypto::{HashParameters, KeyStock, MacKey, PasswordHasher, TokenBox};
+use crate::fairness::Values;
 use crate::features::api_key::http::{Authenticator, OperatorKeys};
 use crate::features::audit::http::OperatorLog;
 use crate::features::{
-    DeploymentState, Services, SignUpRules, TenantState, TokenLifetimes, application, erasure, fleet, organization,
-    provisioning, signing_key,
+    DeploymentState, Services, SignUpRules, TenantState, TokenLifetimes, application, backup, erasure, fleet, freeze,
+    inspection, keys, organization, placement, provisioning, signing_key, transfer,
 };
 use crate::jobs::{self, Jobs};
-use crate::keyring::Keyring;
+use crate::keyring::{self, Keyring};
 use crate::outbound::{Encryption, Mailbox, Mailer, SmtpServer};
 use crate::router::{self, BodyLimits, Front, Trust, Watch};
 use crate::tenants::{Limits as FileLimits, Tenants};
@@ -61,15 +62,21 @@ impl App {
         let directory = config.server.data_dir.clone();
         // Nobody else reads what is made here, and no copy that keeps the modes either.
         rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+        require_finished(&directory)?;
         prepare_directory(&directory)?;
         let lock = Lock::take(&directory)?;
         let master = master_key::load(&config)?;
-        let (state, calls) = tokio::task::block_in_place(|| build(&config, &master, clock))?.await?;
+        backup::clear_workshop(&directory)?;
+        let (state, calls) = tokio::task::block_in_place(|| build(&config, master, clock))?.await?;
         state.tenants.use_schema(schema);
         for application in state.catalog.read(application::all).await? {
             state.tenant.applications.put(application);
         }
+        // Where files are comes first, and which of them take no writes.
+        placement::recover(&state).await?;
+        transfer::recover(&state).await?;
         provisioning::recover(&state).await?;
+        freeze::recover(&state).await?;
         jobs::start(
             Jobs {
                 state: state.tenant.clone(),
@@ -79,14 +86,20 @@ impl App {
             },
             calls,
         );
-        if let Some(backups) = &state.backups {
-            backups.look_for_leftovers(&config.backup.url);
+        if let Some(backups) = state.backups.as_ref().filter(|backups| !backups.is_foreign()) {
+            backups.require_location().await?;
+            backups.look_for_leftovers();
             tokio::spawn(backups.clone().run());
-        } else {
-            Backups::is_interrupted(&directory);
+        } else if copies::is_foreign(&config) {
+            tracing::info!(
+                "a litestream beside this server is to look after its files: history, diff and restore read what it has \
+                 shipped to backup.url; recover, migration rollback and moves are refused"
+            );
+            tokio::task::block_in_place(|| crate::backup::leave(&directory))?;
         }
         fleet::resume(&state).await?;
         jobs::erasure::start(state.clone());
+        jobs::keys::start(state.clone());
         let (front, watch) = front(&config, &state);
         Ok(Self { config, front, watch, state, _lock: lock })
     }
@@ -119,12 +132,14 @@ impl App {
     pub async fn stop(self) {
         self.state.fleet.stop().await;
         self.state.erasures.close().await;
-        if let Some(backups) = &self.state.backups {
+        self.state.keys.close().await;
+        if let Some(backups) = self.state.backups.as_ref().filter(|backups| !backups.is_foreign()) {
             backups.finish(length::seconds(self.config.server.shutdown_grace_seconds)).await;
         }
         tokio::task::block_in_place(|| {
             self.state.tenants.close_all();
             self.state.catalog.settle();
+            self.state.keys.ring().settle();
         });
     }
 
@@ -132,6 +147,12 @@ impl App {
     #[must_use]
     pub fn paths(&self) -> [Vec<String>; 3] {
         self.front.paths()
+    }
+
+    /// Makes the directory if there is none, and keeps every other process from it for as long as the lock lives.
+    pub fn alone_in(data_dir: &Path) -> Result<Lock> {
+        prepare_directory(data_dir)?;
+        Lock::take(data_dir)
     }
 
     /// Whether a running process owns the directory.
@@ -146,6 +167,21 @@ impl App {
     }
 }
 
+/// What says that a directory is being put together out of a backup; gone when it is whole.
+pub const UNFINISHED: &str = "fetch.unfinished";
+
+/// A half of a deployment would look like one that has lost the other half.
+fn require_finished(directory: &Path) -> Result<()> {
+    let mark = directory.join(UNFINISHED);
+    if !mark.exists() {
+        return Ok(());
+    }
+    Err(Error::internal(format!(
+        "{} is there: `bulkhead backup fetch --whole` was interrupted; run it again, it goes on",
+        mark.display()
+    )))
+}
+
 /// 0700: what is in it is nobody else's business.
 fn prepare_directory(directory: &Path) -> Result<()> {
     let made =
@@ -157,16 +193,17 @@ fn prepare_directory(directory: &Path) -> Result<()> {
 
 type Built = std::pin::Pin<Box<dyn Future<Output = Result<(DeploymentState, jobs::Calls)>> + Send>>;
 
-fn build(config: &Config, master: &MasterKey, clock: Clock) -> Result<Built> {
+fn build(config: &Config, master: keyring::Settings, clock: Clock) -> Result<Built> {
     let directory = config.server.data_dir.clone();
     // It must be there before the databases that report to it.
     let dirty = copies::dirty(config);
     let keyring =
-        Keyring::open(&directory, master.clone(), clock.clone(), copies::of(dirty.as_ref(), Source::Keyring))?;
+        Keyring::open(&directory, master, clock.clone(), copies::of(config, dirty.as_ref(), Source::Keyring))?;
     let config = config.clone();
     Ok(Box::pin(async move {
         let key = keyring.deployment().await?;
-        let catalog = Catalog::open(&directory, &key, clock.clone(), copies::of(dirty.as_ref(), Source::Catalog))?;
+        let catalog =
+            Catalog::open(&directory, &key, clock.clone(), copies::of(&config, dirty.as_ref(), Source::Catalog))?;
         let routes = Directory::new(catalog.clone());
         let (attention, calls) = mpsc::unbounded_channel();
         let limits = file_limits(&config);
@@ -175,9 +212,15 @@ fn build(config: &Config, master: &MasterKey, clock: Clock) -> Result<Built> {
                 // At shutdown nobody listens any more, and nothing is lost: the next open calls again.
                 let _ = attention.send((id, occasion));
             })?;
+        let keys = keys::Desk::new(keyring.clone(), key_times(&config));
+        tenants.use_volumes(config.files.volumes.0.clone());
+        copies::watch(&config, dirty.as_ref(), &tenants);
         let databases =
             Databases { tenants: tenants.clone(), directory: routes.clone(), catalog: catalog.clone(), keyring };
-        let backups = dirty.map(|dirty| copies::backups(&config, dirty, databases, clock.clone())).transpose()?;
+        let backups = dirty
+            .or_else(|| copies::idle(&config))
+            .map(|dirty| copies::backups(&config, dirty, databases, clock.clone()))
+            .transpose()?;
         let parameters = HashParameters {
             memory_kib: config.password.memory_kib,
             iterations: config.password.iterations,
@@ -224,7 +267,10 @@ fn build(config: &Config, master: &MasterKey, clock: Clock) -> Result<Built> {
             mailer,
             fleet: fleet::Desk::default(),
             erasures: erasure::Desk::default(),
+            keys,
             backups,
+            inspections: inspection::Desk::default(),
+            relocations: placement::Desk::default(),
             imports: uploads::imports(&config)?,
         };
         Ok((state, calls))
@@ -234,7 +280,7 @@ fn build(config: &Config, master: &MasterKey, clock: Clock) -> Result<Built> {
 fn front(config: &Config, state: &DeploymentState) -> (Front, Watch) {
     let authenticator =
         Authenticator { operators: state.tenant.operator_keys.clone(), limits: state.tenant.limits.clone() };
-    let (api, document) = router::api(state, authenticator);
+    let (api, document) = router::api(state, authenticator.clone());
     let tenant = router::tenant(&state.tenant);
     let deployment = router::deployment(state, document);
     let trust = Trust { header: config.server.organization_header, proxies: config.server.trusted_proxies.clone() };
@@ -242,7 +288,9 @@ fn front(config: &Config, state: &DeploymentState) -> (Front, Watch) {
         state.tenant.address.clone(),
         state.directory.clone(),
         state.tenants.clone(),
+        state.backups.clone(),
         trust,
+        authenticator,
         [tenant, deployment, api],
     );
     let watch = Watch::new(
@@ -271,6 +319,19 @@ fn file_limits(config: &Config) -> FileLimits {
         opening: config.files.open_concurrency,
         readers: config.files.readers,
         file_bytes: config.quotas.max_bytes,
+        replication: copies::replication(&config.backup),
+        shares: shares(&config.limits),
+    }
+}
+
+fn shares(config: &config::Limits) -> Values {
+    Values {
+        requests_per_second: config.requests_per_second,
+        request_burst: config.request_burst,
+        concurrent_requests: config.concurrent_requests,
+        concurrent_hashes: config.concurrent_hashes,
+        queued_hashes: config.queued_hashes,
+        written_bytes_per_minute: config.written_bytes_per_minute,
     }
 }
 
@@ -288,6 +349,18 @@ fn policy(config: &Config) -> organization::PolicyDefaults {
         session_absolute_max: length::seconds(config.sessions.max_absolute_seconds),
         lockout_attempts: config.lockout.attempts,
         lockout: length::seconds(config.lockout.seconds),
+    }
+}
+
+/// For how long what was replaced is kept.
+fn key_times(config: &Config) -> keys::Times {
+    let (backup, has_backup) = (&config.backup, !config.backup.url.is_empty());
+    // The oldest point that can be had back begins with the snapshot before it.
+    let reach = length::hours(backup.retention_hours.saturating_add(backup.snapshot_hours));
+    let keep = config.keys.keep_replaced_hours;
+    keys::Times {
+        data_keys: if keep == 0 { reach } else { length::hours(keep) },
+        master_keys: if has_backup { length::hours(backup.keyring_retention_hours) } else { Duration::ZERO },
     }
 }
 

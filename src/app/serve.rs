@@ -42,7 +42,8 @@ pub(super) async fn until_stopped(app: &App) -> Result<()> {
 
     if let Some(address) = server.metrics_listen {
         let handle = recorder()?;
-        let router = router::operations(app.front.clone(), move || gauges(&handle));
+        let tenants = app.state.tenants.clone();
+        let router = router::operations(app.front.clone(), move || gauges(&handle, &tenants));
         listening.push(tokio::spawn(tcp(bind(address).await?, router, Knobs::of(server), stopping.clone())));
     }
     let socket = server.data_dir.join("control.sock");
@@ -267,9 +268,10 @@ fn recorder() -> Result<PrometheusHandle> {
         })
 }
 
-fn gauges(handle: &PrometheusHandle) -> String {
+fn gauges(handle: &PrometheusHandle, tenants: &crate::tenants::Tenants) -> String {
     handle.run_upkeep();
-    handle.render()
+    // Its series come and go with the organizations that are limited; the recorder would keep them for ever.
+    handle.render() + &tenants.fairness().limited().exposition()
 }
 
 /// Gauges that nobody counts up.
@@ -284,6 +286,8 @@ async fn measure(tenants: crate::tenants::Tenants, backups: Option<crate::backup
             metrics::gauge!("bulkhead_organizations_open_max").set(capacity as f64);
             if let Some(backups) = &backups {
                 metrics::gauge!("bulkhead_backup_waiting").set(backups.waiting() as f64);
+                metrics::gauge!("bulkhead_backup_confirming").set(backups.confirming() as f64);
+                metrics::gauge!("bulkhead_backup_superseded").set(f64::from(u8::from(backups.superseded().is_some())));
             }
         }
     }

@@ -1,12 +1,15 @@
 //! From a database between two transactions to a file of level 0.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 
 use super::state::{At, Reached};
 use crate::base::{Error, Result, Timestamp};
 use crate::ltx::{self, Encoder, Header, Txid, wal};
+use crate::replica::{Body, Scratch};
 use crate::sqlite::Still;
 
 /// Above this a WAL is folded once it was captured.
@@ -14,39 +17,49 @@ const FOLD_FROM: u64 = 1 << 20;
 
 /// A file to be shipped, and where the replica is when it has arrived.
 pub(super) struct Captured {
-    pub bytes: Vec<u8>,
+    pub body: Body,
     pub header: Header,
     pub then: Reached,
     /// To be removed when the file has arrived.
     pub mark: Option<PathBuf>,
 }
 
+/// When, and where what is large goes: a database is never held in memory as a whole.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub now: Timestamp,
+    pub scratch: &'a Path,
+}
+
 /// What was committed since `reached`, as the next file of level 0. Nothing if there was nothing.
-pub(super) fn capture(still: &mut Still<'_>, reached: Reached, now: Timestamp) -> Result<Option<Captured>> {
+pub(super) fn capture(still: &mut Still<'_>, reached: Reached, way: Way<'_>) -> Result<Option<Captured>> {
     let mark = still.unread();
     let reached = if mark.is_some() { Reached { at: At::Whole, ..reached } } else { reached };
     let Some(mut log) = open(still)? else {
         // No WAL: nothing was written since it was folded, which is done when all of it was shipped.
         let is_known = !matches!(reached.at, At::Whole);
-        return if is_known { Ok(None) } else { Ok(Some(Captured { mark, ..whole(still, reached, now)? })) };
+        return if is_known { Ok(None) } else { Ok(Some(Captured { mark, ..whole(still, reached, way)? })) };
     };
     let captured = match scan(&mut log, reached)? {
         Found::Nothing => return Ok(None),
-        Found::Unknown => whole(still, reached, now)?,
-        Found::Committed(scan) => increment(still, &mut log, &scan, reached, now)?,
+        Found::Unknown => whole(still, reached, way)?,
+        Found::Committed(scan) => increment(still, &mut log, &scan, reached, way)?,
     };
     Ok(Some(Captured { mark, ..captured }))
 }
 
+/// Whether the WAL is so large that it is to be folded once it was captured: known while it is captured, so that
+/// writers are not held up a second time only to see that it is small.
+pub(super) fn is_large(still: &Still<'_>) -> bool {
+    std::fs::metadata(still.wal()).is_ok_and(|metadata| metadata.len() > FOLD_FROM)
+}
+
 /// Folds the WAL if all of it has arrived at the store, and never before: what is folded cannot be captured again.
 /// Tells where the next file begins then.
-///
-/// `rests`: also a small one, because the database is about to rest.
-pub(super) fn fold(still: &mut Still<'_>, reached: Reached, rests: bool) -> Result<Option<At>> {
+pub(super) fn fold(still: &mut Still<'_>, reached: Reached) -> Result<Option<At>> {
     let (At::Position { position, .. }, None) = (reached.at, still.unread()) else { return Ok(None) };
     let Some(mut log) = open(still)? else { return Ok(None) };
-    let size = log.get_ref().metadata().map_or(0, |metadata| metadata.len());
-    if !(rests || size > FOLD_FROM) || !matches!(scan(&mut log, reached)?, Found::Nothing) {
+    if !matches!(scan(&mut log, reached)?, Found::Nothing) {
         return Ok(None);
     }
     drop(log);
@@ -55,10 +68,9 @@ pub(super) fn fold(still: &mut Still<'_>, reached: Reached, rests: bool) -> Resu
 }
 
 /// The whole database as a snapshot up to a transaction that was shipped: nothing was committed since.
-pub(super) fn snapshot(still: &mut Still<'_>, reached: Reached, now: Timestamp) -> Result<(Vec<u8>, Header)> {
-    let image = still.image()?;
-    let header = Header { min: Txid::FIRST, max: reached.txid, ..header_of(&image, reached.txid, now)? };
-    Ok((encode(&image, header)?, header))
+pub(super) fn snapshot(still: &mut Still<'_>, reached: Reached, way: Way<'_>) -> Result<(Body, Header)> {
+    let header = Header { min: Txid::FIRST, max: reached.txid, ..header_of(still, reached.txid, way.now)? };
+    Ok((encode(still, header, way)?, header))
 }
 
 enum Found {
@@ -95,26 +107,26 @@ fn increment(
     log: &mut BufReader<File>,
     scan: &wal::Scan,
     reached: Reached,
-    now: Timestamp,
+    way: Way<'_>,
 ) -> Result<Captured> {
     let txid = reached.txid.next();
-    let facts = wal::Facts { txid, timestamp_ms: now.millis(), node_id: 0, prev_commit: reached.commit };
+    let facts = wal::Facts { txid, timestamp_ms: way.now.millis(), node_id: 0, prev_commit: reached.commit };
     // A page that only the file holds would mean that frames were lost: then nothing but the whole is safe.
     let lost = |_| Err(ltx::Error::WalChanged);
-    match wal::encode(scan, log, facts, lost, Vec::new()) {
-        Ok((bytes, header)) => {
+    match wal::encode(scan, log, facts, lost, Scratch::new(way.scratch)) {
+        Ok((scratch, header)) => {
             let at = At::Position { position: scan.end, folded: false };
-            Ok(Captured { bytes, header, then: Reached { txid, commit: scan.commit, at }, mark: None })
+            let body = scratch.finish().map_err(full)?;
+            Ok(Captured { body, header, then: Reached { txid, commit: scan.commit, at }, mark: None })
         }
-        Err(ltx::Error::WalChanged) => whole(still, reached, now),
+        Err(ltx::Error::WalChanged) => whole(still, reached, way),
         Err(error) => Err(unreadable(error)),
     }
 }
 
 /// Every page of the database as one file of level 0.
-fn whole(still: &mut Still<'_>, reached: Reached, now: Timestamp) -> Result<Captured> {
+fn whole(still: &mut Still<'_>, reached: Reached, way: Way<'_>) -> Result<Captured> {
     let txid = reached.txid.next();
-    let image = still.image()?;
     // Where the WAL ends belongs to the file, so that the next one, of whichever program, goes on behind it.
     let end = match open(still)? {
         Some(log) => match wal::Scanner::new(log, None).scan().map_err(unreadable)? {
@@ -123,7 +135,7 @@ fn whole(still: &mut Still<'_>, reached: Reached, now: Timestamp) -> Result<Capt
         },
         None => None,
     };
-    let mut header = header_of(&image, txid, now)?;
+    let mut header = header_of(still, txid, way.now)?;
     if let Some(end) = end {
         header.wal_size = end.offset.saturating_sub(wal::Header::LEN as u64);
         header.wal_salts = end.salts;
@@ -137,18 +149,11 @@ fn whole(still: &mut Still<'_>, reached: Reached, now: Timestamp) -> Result<Capt
         },
     };
     let then = Reached { txid, commit: header.commit, at };
-    Ok(Captured { bytes: encode(&image, header)?, header, then, mark: None })
+    Ok(Captured { body: encode(still, header, way)?, header, then, mark: None })
 }
 
-fn header_of(image: &[u8], txid: Txid, now: Timestamp) -> Result<Header> {
-    // fileformat2.html section 1.3: the page size in bytes 16 and 17, where 1 means 65536.
-    let field = image.get(16..18).map(|bytes| u32::from(bytes[0]) << 8 | u32::from(bytes[1]));
-    let page_size = match field {
-        Some(1) => 65_536,
-        Some(size) if size >= 512 => size,
-        _ => return Err(Error::internal("a database image has no page size")),
-    };
-    let commit = u32::try_from(image.len() / page_size as usize).unwrap_or(u32::MAX);
+fn header_of(still: &Still<'_>, txid: Txid, now: Timestamp) -> Result<Header> {
+    let (page_size, commit) = still.shape()?;
     Ok(Header {
         page_size,
         commit,
@@ -163,10 +168,43 @@ fn header_of(image: &[u8], txid: Txid, now: Timestamp) -> Result<Header> {
     })
 }
 
-fn encode(image: &[u8], header: Header) -> Result<Vec<u8>> {
-    let mut encoder = Encoder::new(Vec::new(), header).map_err(unreadable)?;
-    encoder.image(image).map_err(unreadable)?;
-    Ok(encoder.finish().map_err(unreadable)?.0)
+/// Page by page into the scratch.
+fn encode(still: &Still<'_>, header: Header, way: Way<'_>) -> Result<Body> {
+    let mut encoder = Encoder::new(Scratch::new(way.scratch), header).map_err(unreadable)?;
+    if still.is_ciphertext() {
+        each_page_as_it_stands(still, header, |pgno, page| encoder.page_of_image(pgno, page).map_err(unreadable))?;
+    } else {
+        still.each_page(|pgno, page| encoder.page_of_image(pgno, page).map_err(unreadable))?;
+    }
+    encoder.finish().map_err(unreadable)?.0.finish().map_err(full)
+}
+
+/// Every page of a database that is ciphertext, as ciphertext: the newest copy in the WAL, or else the file's.
+fn each_page_as_it_stands(
+    still: &Still<'_>,
+    header: Header,
+    mut visit: impl FnMut(u32, &[u8]) -> Result<()>,
+) -> Result<()> {
+    let mut log = open(still)?;
+    let newest = match &mut log {
+        Some(log) => match wal::Scanner::new(log, None).scan().map_err(unreadable)? {
+            wal::Outcome::Committed(scan) => scan.pages,
+            _ => BTreeMap::new(),
+        },
+        None => BTreeMap::new(),
+    };
+    let mut page = vec![0; header.page_size as usize];
+    for pgno in 1..=header.commit {
+        match (newest.get(&pgno), &log) {
+            (Some(&offset), Some(log)) => {
+                let read = log.get_ref().read_exact_at(&mut page, offset);
+                read.map_err(|error| Error::internal("a WAL cannot be read").source(error))?;
+            }
+            _ => still.stored_page(pgno, &mut page)?,
+        }
+        visit(pgno, &page)?;
+    }
+    Ok(())
 }
 
 fn open(still: &Still<'_>) -> Result<Option<BufReader<File>>> {
@@ -183,4 +221,8 @@ fn open(still: &Still<'_>) -> Result<Option<BufReader<File>>> {
 
 fn unreadable(error: ltx::Error) -> Error {
     Error::internal("a database could not be captured for its backup").source(error)
+}
+
+fn full(error: std::io::Error) -> Error {
+    Error::internal("a copy for the backup could not be put together").source(error)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::Source;
+use super::{Source, ledger};
 
 /// Databases with the moment at which it is their turn; cheap to clone. It exists before the databases do, which
 /// report their commits to it.
@@ -36,6 +36,7 @@ impl Dirty {
 
     /// Something was committed.
     pub fn mark(&self, source: Source) {
+        ledger::note(source, false);
         self.mark_after(source, self.0.debounce);
     }
 

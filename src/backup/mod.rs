@@ -10,10 +10,15 @@
 //! database, and putting a restored file into a live one's place (`features::backup`).
 
 mod capture;
+mod confirm;
 mod dirty;
+mod due;
+pub mod ledger;
 mod leftovers;
 mod rounds;
+mod standing;
 mod state;
+mod tend;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -26,15 +31,16 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use dirty::Dirty;
+pub use standing::{Ownership, adopt, leave, was_backed_up};
 pub use state::Progress;
 
 pub use crate::ltx::Txid;
-pub use crate::replica::{Destroyed, Gap, History, Item, Point, Target};
+pub use crate::replica::{Destroyed, Gap, History, Item, Point, Restored, Target};
 
 use crate::base::{Clock, Error, OrganizationId, Result, codes};
 use crate::catalog::{Catalog, Directory};
 use crate::keyring::Keyring;
-use crate::replica::{self, Replica, Restored, Rules, Store};
+use crate::replica::{self, Replica, Rules, Store};
 use crate::sqlite::Still;
 use crate::tenants::Tenants;
 
@@ -61,6 +67,15 @@ impl Source {
             }
             Self::Catalog => "catalog.sqlite".to_owned(),
             Self::Keyring => "keyring.sqlite".to_owned(),
+        }
+    }
+
+    /// As it is displayed.
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "catalog" => Some(Self::Catalog),
+            "keyring" => Some(Self::Keyring),
+            id => id.parse().ok().map(Self::Organization),
         }
     }
 }
@@ -90,6 +105,10 @@ pub struct Schedule {
     pub keyring_retention: Duration,
     /// Databases that are shipped at the same moment.
     pub workers: usize,
+    /// How long an acknowledgement waits for the store.
+    pub confirmation: Duration,
+    /// Another program ships; here its copies are read, and those of what is erased removed.
+    pub is_foreign: bool,
 }
 
 impl Default for Schedule {
@@ -100,7 +119,9 @@ impl Default for Schedule {
             snapshots: Duration::from_secs(24 * 3600),
             retention: Duration::from_secs(7 * 24 * 3600),
             keyring_retention: Duration::from_secs(24 * 3600),
-            workers: 4,
+            workers: 8,
+            confirmation: Duration::from_secs(10),
+            is_foreign: false,
         }
     }
 }
@@ -114,12 +135,16 @@ pub struct Databases {
     pub keyring: Keyring,
 }
 
+/// Databases that are shipped at the same moment because somebody waits for that.
+const URGENT: usize = 32;
+
 /// The backup of a deployment; cheap to clone.
 #[derive(Clone)]
 pub struct Backups(Arc<Inner>);
 
 struct Inner {
     store: Store,
+    ownership: Ownership,
     dirty: Dirty,
     databases: Databases,
     schedule: Schedule,
@@ -127,6 +152,12 @@ struct Inner {
     /// Where large contents pass through.
     scratch: PathBuf,
     hands: Semaphore,
+    /// The same for what somebody waits for.
+    urgent_hands: Semaphore,
+    /// Those who wait until something is at the store.
+    lines: Mutex<confirm::Lines>,
+    /// When those that rest are looked at again.
+    due: due::Due,
     /// Of what was written to lately. Each is held by one worker at a time.
     states: Mutex<HashMap<Source, Arc<tokio::sync::Mutex<State>>>>,
     /// Until when nobody asks the store, because it did not answer, and how often in a row it did not.
@@ -139,7 +170,7 @@ struct Inner {
 impl Backups {
     #[must_use]
     pub fn new(
-        store: Store,
+        (store, ownership): (Store, Ownership),
         dirty: Dirty,
         databases: Databases,
         schedule: Schedule,
@@ -149,12 +180,16 @@ impl Backups {
         let hands = Semaphore::new(schedule.workers.max(1));
         Self(Arc::new(Inner {
             store,
+            ownership,
             dirty,
             databases,
             schedule,
             clock,
             scratch: scratch.to_owned(),
             hands,
+            urgent_hands: Semaphore::new(URGENT),
+            lines: Mutex::default(),
+            due: due::Due::load(scratch),
             states: Mutex::default(),
             store_rests: Mutex::default(),
             first_time: Mutex::default(),
@@ -185,8 +220,19 @@ impl Backups {
         self.0.dirty.len()
     }
 
+    /// Whether another program ships, such as a stock litestream beside the server. Then copies are read here, and
+    /// those of what is erased removed, and nothing else.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.0.schedule.is_foreign
+    }
+
     /// Ships what was committed before the call, now.
     pub async fn ship_now(&self, source: Source) -> Result<()> {
+        if self.is_foreign() {
+            // Whoever ships has no ear for us; what it has not shipped yet cannot be had back yet.
+            return Ok(());
+        }
         rounds::ship(&self.0, source).await.map_err(told)
     }
 
@@ -203,9 +249,12 @@ impl Backups {
     /// The next file of this database is a whole one: another file has taken the place of the one that was
     /// shipped so far.
     pub async fn start_over(&self, source: Source) {
+        if self.is_foreign() {
+            return;
+        }
         let state = self.0.state(source);
         let mut state = state.lock().await;
-        *state = State::replaced();
+        state.start_over();
         self.0.dirty.mark(source);
     }
 
@@ -214,9 +263,19 @@ impl Backups {
         let state = self.0.state(source);
         let mut state = state.lock().await;
         self.0.dirty.forget(source);
+        // One that arrives afterwards would bring back what is removed here.
+        let _nothing_on_its_way = Arc::clone(&state.on_its_way).lock_owned().await;
+        if !self.is_foreign() {
+            self.0.require_owner_now().await.map_err(told)?;
+        }
         let destroyed = self.replica_of(source)?.destroy().await.map_err(told)?;
         *state = State::default();
-        self.0.states.lock().unwrap_or_else(PoisonError::into_inner).remove(&source);
+        self.0.due.plan(source, None);
+        // Of what goes on being shipped there is one state only: whoever waits for this one must not be taken for
+        // another server by whoever comes later.
+        if matches!(source, Source::Organization(_)) {
+            self.0.states.lock().unwrap_or_else(PoisonError::into_inner).remove(&source);
+        }
         self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).remove(&source);
         Ok(destroyed)
     }
@@ -224,6 +283,10 @@ impl Backups {
     /// Replaces the keyring's replica by one that holds only what the keyring holds now, so that a destroyed key
     /// is not in it either.
     pub async fn renew_keyring(&self) -> Result<()> {
+        if self.is_foreign() {
+            // Its replica is another program's, and ages out there.
+            return Ok(());
+        }
         self.destroy(Source::Keyring).await?;
         self.ship_now(Source::Keyring).await
     }
@@ -263,8 +326,18 @@ fn told(error: replica::Error) -> Error {
     match error {
         Fault::Plan(plan) => Error::new(&codes::BACKUP_NOT_FOUND).detail(capitalized(&plan.to_string())),
         Fault::Occupied { .. } => Error::new(&codes::BACKUP_TARGET_EXISTS).because(text),
+        Fault::Superseded(_) => Error::new(&codes::BACKUP_SUPERSEDED).detail(format!(
+            "{} If the other one is gone for good, `bulkhead backup adopt` takes the location over; if it is not, give \
+             each deployment a location of its own.",
+            capitalized(&text)
+        )),
+        Fault::Damaged { .. } => Error::new(&codes::BACKUP_DAMAGED).because(text),
         Fault::Unreachable { .. } => {
             Error::new(&codes::BACKUP_UNAVAILABLE).because(text).retry_after(Duration::from_secs(5))
+        }
+        // What is put together here found no room; the store is fine.
+        Fault::Local { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            Error::new(&codes::STORAGE_FULL).because(text).retry_after(Duration::from_secs(5))
         }
         _ => Error::new(&codes::BACKUP_UNAVAILABLE).because(text),
     }

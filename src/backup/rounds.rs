@@ -1,4 +1,4 @@
-//! What happens when it is a database's turn: shipping, merging, snapshots, expiry.
+//! What happens when it is a database's turn: shipping what was committed.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -6,13 +6,14 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-use super::capture::{Captured, capture, fold, snapshot};
+use super::capture::{Captured, Way, capture, fold, is_large};
 use super::state::{At, Progress, Reached, State};
+use super::tend::{self, Snapshot};
 use super::{Backups, Inner, Source};
 use crate::base::{Timestamp, codes};
 use crate::catalog::{State as CatalogState, organizations};
 use crate::ltx::{Header, Txid};
-use crate::replica::{self, Error, Item, Replica, SNAPSHOT_LEVEL};
+use crate::replica::{self, Error, Item, Replica};
 
 type Result<T> = replica::Result<T>;
 
@@ -22,6 +23,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 impl Backups {
     /// Works until the runtime ends.
     pub async fn run(self) {
+        tokio::spawn(tend::rest(Arc::clone(&self.0)));
         loop {
             let (source, written) = self.0.dirty.next().await;
             let rests_until = self.0.store_rests.lock().unwrap_or_else(PoisonError::into_inner).0;
@@ -29,11 +31,8 @@ impl Backups {
                 tokio::time::sleep_until(until).await;
             }
             let Ok(()) = self.0.hands.acquire().await.map(tokio::sync::SemaphorePermit::forget) else { return };
-            let inner = Arc::clone(&self.0);
-            tokio::spawn(async move {
-                turn(&inner, source, written).await;
-                inner.hands.add_permits(1);
-            });
+            let hand = Hand(Arc::clone(&self.0));
+            tokio::spawn(async move { turn(&hand.0, source, written).await });
         }
     }
 
@@ -48,8 +47,23 @@ impl Backups {
     }
 }
 
+/// One of the workers; free again when dropped, however its turn has ended.
+struct Hand(Arc<Inner>);
+
+impl Drop for Hand {
+    fn drop(&mut self) {
+        self.0.hands.add_permits(1);
+    }
+}
+
 async fn turn(inner: &Inner, source: Source, written: bool) {
-    match work(inner, source, written).await {
+    let worked = match work(inner, source, written).await {
+        // It is large and slow, and nobody who ships need wait for it.
+        Ok((next, Some(snapshot))) => tend::put(inner, source, snapshot).await.map(|()| next),
+        Ok((next, None)) => Ok(next),
+        Err(error) => Err(error),
+    };
+    match worked {
         Ok(next) => {
             *inner.store_rests.lock().unwrap_or_else(PoisonError::into_inner) = (None, 0);
             if let Some(next) = next {
@@ -59,6 +73,10 @@ async fn turn(inner: &Inner, source: Source, written: bool) {
         Err(error) => {
             let failures = inner.state(source).lock().await.failures;
             note_failure(inner, source, &error, failures);
+            // Nothing that passes: an operator decides whose it is.
+            if matches!(error, Error::Superseded(_)) {
+                return;
+            }
             // What the failed call did is not known: the store is asked again. One that does not answer is left
             // in peace by all, or each of many databases would wait for it in turn.
             let mut pause = pause_after(failures);
@@ -80,8 +98,8 @@ fn pause_after(failures: u32) -> Duration {
     Duration::from_secs(1 << failures.saturating_sub(1).min(6)).min(LONGEST_PAUSE)
 }
 
-/// Everything that is due for a database; tells when there is something again.
-async fn work(inner: &Inner, source: Source, written: bool) -> Result<Option<Duration>> {
+/// Everything that is due for a database; tells when there is something again, and what is still to be stored.
+async fn work(inner: &Inner, source: Source, written: bool) -> Result<(Option<Duration>, Option<Snapshot>)> {
     let state = inner.state(source);
     let mut state = state.lock().await;
     let outcome = async {
@@ -89,14 +107,17 @@ async fn work(inner: &Inner, source: Source, written: bool) -> Result<Option<Dur
         // Otherwise there is nothing new, and the file need not be opened to see that.
         if written || rests {
             ship_with(inner, source, &mut state, rests).await?;
+        } else {
+            // Merges and expiry are no less the owner's.
+            inner.require_owner().await?;
         }
-        tend(inner, source, &mut state).await
+        tend::tend(inner, source, &mut state).await
     }
     .await;
     match outcome {
-        Ok(()) => {
+        Ok(snapshot) => {
             state.failures = 0;
-            Ok(state.next())
+            Ok((state.next(), snapshot))
         }
         Err(error) => {
             state.failures += 1;
@@ -120,17 +141,21 @@ pub(super) async fn ship(inner: &Inner, source: Source) -> Result<()> {
     outcome
 }
 
-async fn ship_with(inner: &Inner, source: Source, state: &mut State, rests: bool) -> Result<()> {
+pub(super) async fn ship_with(inner: &Inner, source: Source, state: &mut State, rests: bool) -> Result<()> {
     let replica = inner.store.replica(&source.path())?;
+    if let Some(stopped) = &state.stopped {
+        return Err(Error::Superseded(stopped.clone()));
+    }
+    inner.require_owner().await?;
     let reached = match state.reached {
         Some(reached) => reached,
-        None => recover(inner, &replica, state).await?,
+        None => recover(inner, source, &replica, state).await?,
     };
     state.reached = Some(reached);
-    let now = inner.clock.now();
-    note_waiting(inner, source, now);
-    let captured = inner.still(source, |still| capture(still, reached, now)).await;
-    let captured = match captured {
+    let way = inner.way();
+    note_waiting(inner, source, way.now);
+    let captured = inner.still(source, |still| Ok((capture(still, reached, way)?, is_large(still)))).await;
+    let (captured, is_large) = match captured {
         Ok(captured) => captured,
         Err(error) if error.is(&codes::ORGANIZATION_NOT_FOUND) => {
             // Being made, it is there in a moment. Gone, whoever removed it sees to its replica.
@@ -144,35 +169,79 @@ async fn ship_with(inner: &Inner, source: Source, state: &mut State, rests: bool
         Err(error) => {
             // Others need not wait for one that is damaged.
             inner.shipped(source);
-            return Err(Error::Database { source: error.into() });
+            return Err(unreadable(error));
         }
     };
-    if let Some(Captured { bytes, header, then, mark }) = captured {
-        let size = bytes.len();
-        replica.put(0, header.file_name(), bytes, moment(&header)).await?;
-        state.reached = Some(then);
-        state.is_replaced = false;
-        // What was folded unread is in the file that has just arrived.
-        if let Some(mark) = mark {
-            let _ = std::fs::remove_file(mark);
-        }
-        let now = Instant::now();
-        for (due, after) in state.levels.iter_mut().zip(inner.schedule.levels) {
-            due.get_or_insert(now + after);
-        }
-        state.snapshot.get_or_insert(now + inner.schedule.levels[0]);
-        metrics::counter!("bulkhead_backup_bytes_total").increment(size as u64);
-        metrics::counter!("bulkhead_backup_files_total").increment(1);
+    if let Some(captured) = captured {
+        put(inner, source, state, &replica, captured).await?;
     }
-    if let Some(reached) = &mut state.reached {
-        let at = inner.still(source, |still| fold(still, *reached, rests)).await;
-        if let Some(at) = at.map_err(|error| Error::Database { source: error.into() })? {
+    if state.is_torn {
+        tend::mend(inner, source, state).await?;
+    }
+    // Writers are held up once more only where there is something to fold; a small WAL is when the database rests.
+    if let Some(reached) = &mut state.reached
+        && (is_large || rests)
+    {
+        let at = inner.still(source, |still| fold(still, *reached)).await;
+        if let Some(at) = at.map_err(unreadable)? {
             reached.at = at;
         }
     }
     note_success(inner, source, state.reached);
     inner.shipped(source);
     Ok(())
+}
+
+/// Stores the next file of level 0.
+pub(super) async fn put(
+    inner: &Inner,
+    source: Source,
+    state: &mut State,
+    replica: &Replica,
+    captured: Captured,
+) -> Result<()> {
+    let Captured { body, header, then, mark } = captured;
+    let size = body.len();
+    // Exactly these bytes are ours, from a try whose answer was lost.
+    match replica.put_same(0, header.file_name(), body, moment(&header)).await {
+        Ok(_) => {}
+        Err(error @ Error::AlreadyExists { .. }) => return Err(conflict(inner, source, state, error).await),
+        Err(error) => return Err(error),
+    }
+    state.reached = Some(then);
+    state.is_replaced = false;
+    // What was folded unread is in the file that has just arrived.
+    if let Some(mark) = mark {
+        let _ = std::fs::remove_file(mark);
+    }
+    let now = Instant::now();
+    for (due, after) in state.levels.iter_mut().zip(inner.schedule.levels) {
+        due.get_or_insert(now + after);
+    }
+    state.snapshot.get_or_insert(now + inner.schedule.levels[0]);
+    inner.due.by(source, tend::first_look(inner, source));
+    metrics::counter!("bulkhead_backup_bytes_total").increment(size);
+    metrics::counter!("bulkhead_backup_files_total").increment(1);
+    Ok(())
+}
+
+/// Another one's file is where ours belongs. It is never replaced.
+async fn conflict(inner: &Inner, source: Source, state: &mut State, error: Error) -> Error {
+    if let Err(error) = inner.require_owner_now().await {
+        return error;
+    }
+    if inner.may_be_last_words() {
+        // Whoever had the location before did not know it yet. The next file is a whole one, behind theirs.
+        state.is_replaced = true;
+        return Error::Unreachable { what: source.to_string(), source: error.into() };
+    }
+    let reason = format!("another server writes to this replica as well: {error}");
+    tracing::error!(%source, %reason, "a database is not backed up any more");
+    metrics::counter!("bulkhead_backup_stopped_total").increment(1);
+    note(inner, source, |progress| progress.stopped = Some(reason.clone()));
+    inner.shipped(source);
+    state.stopped = Some(reason.clone());
+    Error::Superseded(reason)
 }
 
 async fn is_being_made(inner: &Inner, source: Source) -> bool {
@@ -182,89 +251,55 @@ async fn is_being_made(inner: &Inner, source: Source) -> bool {
 }
 
 /// Where the replica is, as the store tells.
-async fn recover(inner: &Inner, replica: &Replica, state: &State) -> Result<Reached> {
+async fn recover(inner: &Inner, source: Source, replica: &Replica, state: &mut State) -> Result<Reached> {
     let items = replica.list_all().await?;
     let Some(newest) = items.iter().map(|item| item.name.max).max() else {
         return Ok(Reached { txid: Txid(0), commit: 0, at: At::Whole });
     };
+    let whole = Reached { txid: newest, commit: 0, at: At::Whole };
     let last = items.iter().find(|item| item.level == 0 && item.name.max == newest);
-    let (Some(last), false) = (last, state.is_replaced) else {
-        return Ok(Reached { txid: newest, commit: 0, at: At::Whole });
-    };
-    let header = header_of(inner, replica, last).await?;
-    Ok(Reached { txid: newest, commit: header.commit, at: At::Beginning { salts: header.wal_salts } })
+    let (Some(last), false) = (last, state.is_replaced) else { return Ok(whole) };
+    match header_of(inner, replica, last).await {
+        Ok(header) => {
+            Ok(Reached { txid: newest, commit: header.commit, at: At::Beginning { salts: header.wal_salts } })
+        }
+        // Whatever follows must not need it.
+        Err(Error::Damaged { object, source: cause }) => {
+            tend::note_damage(inner, source, state, last, &format!("{object} is damaged: {cause}"));
+            state.is_torn = true;
+            Ok(whole)
+        }
+        Err(error) => Err(error),
+    }
 }
 
+/// What the newest file says of itself; read to its end, since what follows builds on it.
 async fn header_of(inner: &Inner, replica: &Replica, item: &Item) -> Result<Header> {
     let body = replica.fetch(item, &inner.scratch).await?;
-    replica.header(item, &body)
+    replica.verified(item, &body)
 }
 
-/// Merges, snapshots and expiry, as far as they are due.
-async fn tend(inner: &Inner, source: Source, state: &mut State) -> Result<()> {
-    let replica = inner.store.replica(&source.path())?;
-    for level in 1..=3_u8 {
-        let due = &mut state.levels[usize::from(level - 1)];
-        if due.is_some_and(|due| due <= Instant::now()) {
-            *due = None;
-            replica::compact(&replica, level, &inner.scratch).await?;
-            if level > 1 {
-                replica::retain(&replica, inner.rules(source), utc(inner.clock.now())).await?;
-            }
-        }
+impl Inner {
+    pub(super) fn way(&self) -> Way<'_> {
+        Way { now: self.clock.now(), scratch: &self.scratch }
     }
-    if state.snapshot.is_some_and(|due| due <= Instant::now()) {
-        state.snapshot = None;
-        let items: Vec<Item> = replica.list(SNAPSHOT_LEVEL).await?;
-        let every = inner.schedule.snapshots;
-        let newest = replica.date(items.into_iter().last().into_iter().collect()).await?;
-        let newest = newest.first();
-        if newest.is_some_and(|newest| state.reached.is_some_and(|reached| newest.name.max >= reached.txid)) {
-            // Nothing was written since.
-            return Ok(());
-        }
-        let age = newest.map(|item| (utc(inner.clock.now()) - item.created_at).to_std().unwrap_or_default());
-        match age {
-            Some(age) if age < every => state.snapshot = Some(Instant::now() + every.saturating_sub(age)),
-            _ => put_snapshot(inner, source, &replica, state).await?,
-        }
-    }
-    Ok(())
 }
 
-/// A snapshot belongs to a transaction that level 0 has, so whatever was committed meanwhile is shipped first.
-async fn put_snapshot(inner: &Inner, source: Source, replica: &Replica, state: &mut State) -> Result<()> {
-    let Some(reached) = state.reached.filter(|reached| reached.txid > Txid(0)) else { return Ok(()) };
-    let now = inner.clock.now();
-    let taken = inner
-        .still(source, |still| {
-            let more = capture(still, reached, now)?;
-            let then = more.as_ref().map_or(reached, |more| more.then);
-            Ok((more, snapshot(still, then, now)?))
-        })
-        .await;
-    let (more, (bytes, header)) = match taken {
-        Ok(taken) => taken,
-        Err(error) => return Err(Error::Database { source: error.into() }),
-    };
-    if let Some(Captured { bytes, header, then, .. }) = more {
-        replica.put(0, header.file_name(), bytes, moment(&header)).await?;
-        state.reached = Some(then);
-    }
-    replica.put_same(SNAPSHOT_LEVEL, header.file_name(), bytes, moment(&header)).await?;
-    metrics::counter!("bulkhead_backup_snapshots_total").increment(1);
-    Ok(())
+/// With what is wrong: this one is told to operators alone.
+pub(super) fn unreadable(error: crate::base::Error) -> Error {
+    let why = error.cause().unwrap_or_else(|| error.to_string());
+    Error::Database { source: why.into() }
 }
 
-fn moment(header: &Header) -> DateTime<Utc> {
+pub(super) fn moment(header: &Header) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(header.timestamp_ms).unwrap_or_default()
 }
 
-fn utc(now: Timestamp) -> DateTime<Utc> {
+pub(super) fn utc(now: Timestamp) -> DateTime<Utc> {
     DateTime::from_timestamp_millis(now.millis()).unwrap_or_default()
 }
 
-fn note(inner: &Inner, source: Source, change: impl FnOnce(&mut Progress)) {
+pub(super) fn note(inner: &Inner, source: Source, change: impl FnOnce(&mut Progress)) {
     change(inner.progress.lock().unwrap_or_else(PoisonError::into_inner).entry(source).or_default());
 }
 
@@ -284,10 +319,11 @@ fn note_success(inner: &Inner, source: Source, reached: Option<Reached>) {
         }
         progress.last_error = None;
         progress.last_error_at = None;
+        progress.stopped = None;
     });
 }
 
-fn note_failure(inner: &Inner, source: Source, error: &Error, failures: u32) {
+pub(super) fn note_failure(inner: &Inner, source: Source, error: &Error, failures: u32) {
     let now = inner.clock.now();
     metrics::counter!("bulkhead_backup_failures_total").increment(1);
     // Once, and then once in a while: a store that is down is told about by every database.

@@ -1,11 +1,13 @@
 //! How far the backup of one database has come.
 
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use crate::base::Timestamp;
-use crate::ltx::{Txid, wal};
+use crate::ltx::{FileName, Txid, wal};
 
 /// What a worker knows of the replica of one database. Unknown until it has asked the store; whatever a failure
 /// left uncertain is unknown again.
@@ -17,8 +19,16 @@ pub(super) struct State {
     /// When each level is due, from its first file on.
     pub levels: [Option<Instant>; 3],
     pub snapshot: Option<Instant>,
+    /// Files of the replica that are not what they should be, and were made up for.
+    pub damaged: HashSet<(u8, FileName)>,
+    /// One of them breaks the chain: nothing that follows can be restored before there is a snapshot.
+    pub is_torn: bool,
+    /// Somebody else writes to this replica: nothing is shipped any more.
+    pub stopped: Option<String>,
     /// How often in a row the store did not take something.
     pub failures: u32,
+    /// Held while a snapshot is on its way, for which nobody who ships waits; whoever removes the replica does.
+    pub on_its_way: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// The newest file of level 0.
@@ -43,8 +53,9 @@ pub(super) enum At {
 }
 
 impl State {
-    pub fn replaced() -> Self {
-        Self { is_replaced: true, ..Self::default() }
+    /// Another file has taken the place of the one that was shipped.
+    pub fn start_over(&mut self) {
+        *self = Self { is_replaced: true, on_its_way: Arc::clone(&self.on_its_way), ..Self::default() };
     }
 
     /// When there is something to do again.
@@ -64,4 +75,9 @@ pub struct Progress {
     pub behind_since: Option<Timestamp>,
     pub last_error: Option<String>,
     pub last_error_at: Option<Timestamp>,
+    /// Why nothing is shipped any more.
+    pub stopped: Option<String>,
+    /// The last file of the replica that was found damaged, and when. What it held is lost as far as no other has it;
+    /// a whole one was shipped in its place.
+    pub damaged: Option<(String, Timestamp)>,
 }

@@ -19,6 +19,8 @@ pub enum Kind {
     Conflict,
     /// Larger than allowed (413).
     TooLarge,
+    /// It is answered elsewhere (421).
+    Misdirected,
     /// A body of a type that is not taken here (415).
     UnsupportedType,
     /// Understood, but a value is not acceptable (422).
@@ -44,6 +46,7 @@ impl Kind {
             Self::Timeout => 408,
             Self::Conflict => 409,
             Self::TooLarge => 413,
+            Self::Misdirected => 421,
             Self::UnsupportedType => 415,
             Self::Invalid => 422,
             Self::TooMany => 429,
@@ -86,6 +89,10 @@ codes! {
     INVALID_CURSOR Malformed "invalid_cursor" "The cursor is not one that this list gave out.";
     IDEMPOTENCY_KEY_REUSED Invalid "idempotency_key_reused" "This Idempotency-Key was used with a different request.";
     IDEMPOTENCY_KEY_IN_USE Conflict "idempotency_key_in_use" "A request with this Idempotency-Key is still running.";
+    ORGANIZATION_RATE_LIMITED TooMany "organization_rate_limited" "This organization sends more requests than it may. Wait a moment, then try again.";
+    ORGANIZATION_CONCURRENCY_LIMITED TooMany "organization_concurrency_limited" "This organization has as many requests running as it may. Wait a moment, then try again.";
+    ORGANIZATION_HASHING_LIMITED TooMany "organization_hashing_limited" "This organization has as many passwords waiting to be checked as it may. Wait a moment, then try again.";
+    ORGANIZATION_WRITES_LIMITED TooMany "organization_writes_limited" "This organization has written as much as it may. Nothing was changed; what is there can be read, ended and deleted.";
     RATE_LIMITED TooMany "rate_limited" "Too many requests. Wait a moment, then try again.";
     OVERLOADED Unavailable "overloaded" "The server has too much to do. Try again in a moment.";
     INTERNAL Internal "internal_error" "Something went wrong on our side. It has been recorded.";
@@ -105,10 +112,27 @@ codes! {
     STORAGE_FAILED Unavailable "storage_failed" "The disk does not take what is written. Nothing was changed; what is there can be read.";
     QUOTA_MEMBERS_EXCEEDED Forbidden "quota_members_exceeded" "This organization has as many members as it may have.";
     QUOTA_BYTES_EXCEEDED Forbidden "quota_bytes_exceeded" "The data of this organization takes up as much as it may.";
+    ORGANIZATION_ENCRYPTED Unavailable "organization_encrypted" "This organization's whole file is encrypted, and this server was built without that.";
+    FILE_ENCRYPTION_UNAVAILABLE Conflict "file_encryption_unavailable" "This server was built without the encryption of whole files.";
+    ENCRYPTED_NOT_TRANSFERRED Conflict "encrypted_not_transferred" "An organization whose whole file is encrypted is not sent. Export it, and import it there as encrypted.";
     SLUG_TAKEN Conflict "slug_taken" "Another organization has this slug.";
     EXTERNAL_ID_TAKEN Conflict "external_id_taken" "Another organization has this external id.";
     HOST_TAKEN Conflict "host_taken" "This host belongs to another organization.";
     ORGANIZATION_LIMIT_REACHED Forbidden "organization_limit_reached" "No further organization can be created with this address.";
+
+    // freezing, moving
+    ORGANIZATION_FROZEN Conflict "organization_frozen" "This organization is frozen: it can be read, and nothing in it can be changed until the operator releases it.";
+    FREEZE_NOT_FOUND NotFound "freeze_not_found" "This organization is not frozen.";
+    ORGANIZATION_LEAVING Unavailable "organization_leaving" "This organization is moving to another deployment. It can be read; changes are taken again when that has ended.";
+    ORGANIZATION_MOVED Misdirected "organization_moved" "This organization has moved to another deployment.";
+    RELOCATION_RUNNING Conflict "relocation_running" "This organization's file is on its way to another volume.";
+    ALREADY_THERE Conflict "already_there" "This organization's file is on that volume already.";
+    VOLUME_UNUSABLE Conflict "volume_unusable" "That volume cannot be used.";
+    TRANSFER_NOT_FOUND NotFound "transfer_not_found" "There is no such transfer.";
+    TRANSFER_CONFLICT Conflict "transfer_conflict" "Another transfer of this organization has not ended.";
+    TRANSFER_STATE Conflict "transfer_state" "The transfer is not at the point at which this can be done.";
+    TRANSFER_MISMATCH Conflict "transfer_mismatch" "What has arrived is not what was sent.";
+    TRANSFER_PROOF_INVALID Invalid "transfer_proof_invalid" "This does not prove that the organization has left the other deployment.";
 
     // erasing
     ERASURE_NOT_FOUND NotFound "erasure_not_found" "No erasure of this organization has been asked for.";
@@ -116,15 +140,26 @@ codes! {
     ERASURE_SCHEDULED Conflict "erasure_scheduled" "This organization is to be erased. Cancel the erasure first.";
     ORGANIZATION_ERASED Conflict "organization_erased" "An organization with this id was erased. The id is never used again.";
 
+    // keys
+    KEY_UNAVAILABLE Unavailable "key_unavailable" "The key of this organization cannot be had at the moment. Try again in a moment.";
+    DATA_KEY_DESTROYED Conflict "data_key_destroyed" "A secret in this file was sealed with a data key that has been destroyed since.";
+    KEY_ROTATION_RUNNING Conflict "key_rotation_running" "Keys are being rotated already.";
+    KEY_ROTATION_NOT_NEEDED Conflict "key_rotation_not_needed" "Every data key is wrapped by the current master key.";
+    MASTER_KEY_NOT_WRITABLE Conflict "master_key_not_writable" "The file of the master key cannot be written.";
+
     // the fleet
     FLEET_JOB_RUNNING Conflict "fleet_job_running" "Such a walk over all organizations is running already.";
     FLEET_JOB_NOT_FOUND NotFound "fleet_job_not_found" "There is no such walk over all organizations.";
 
     // backups
     BACKUP_NOT_CONFIGURED Conflict "backup_not_configured" "No backup is configured: set backup.url.";
+    BACKUP_IS_LITESTREAMS Conflict "backup_is_litestreams" "A stock litestream looks after the files of this deployment, and would not notice: stop both, then do this without it (docs/BACKUPS.md).";
     BACKUP_NOT_FOUND NotFound "backup_not_found" "The backup does not reach that point.";
     BACKUP_TARGET_EXISTS Conflict "backup_target_exists" "There is a file already; a restore never overwrites one.";
-    ORGANIZATION_READABLE Conflict "organization_readable" "This organization's file can be read: restore it instead.";
+    ORGANIZATION_READABLE Conflict "organization_readable" "This organization's file is in order: restore it instead.";
+    BACKUP_SUPERSEDED Conflict "backup_superseded" "The store of the backup belongs to another deployment.";
+    BACKUP_DAMAGED Conflict "backup_damaged" "A file of the backup that this point needs is damaged. Choose another point.";
+    WRITE_NOT_REPLICATED Unavailable "write_not_replicated" "This was done here, but the store of the backup has not confirmed it. Send the request again; with an Idempotency-Key it is not done twice.";
     BACKUP_UNAVAILABLE Unavailable "backup_unavailable" "The store of the backup cannot be used at the moment.";
 
     // exports and imports

@@ -113,12 +113,23 @@ impl Error {
         self.0.code.name == code.name
     }
 
-    /// Whether the disk, or the file's bound, took nothing: what was there can still be read.
+    /// Whether the disk, the file's bound or a limit of writing took nothing: what was there can still be read.
     #[must_use]
     pub fn is_of_storage(&self) -> bool {
-        [&super::codes::STORAGE_FULL, &super::codes::STORAGE_FAILED, &super::codes::QUOTA_BYTES_EXCEEDED]
-            .into_iter()
-            .any(|code| self.is(code))
+        [
+            &super::codes::STORAGE_FULL,
+            &super::codes::STORAGE_FAILED,
+            &super::codes::QUOTA_BYTES_EXCEEDED,
+            &super::codes::ORGANIZATION_WRITES_LIMITED,
+        ]
+        .into_iter()
+        .any(|code| self.is(code))
+    }
+
+    /// Whether nothing is written to this organization's file at all: what is there can still be read.
+    #[must_use]
+    pub fn is_of_a_shut_file(&self) -> bool {
+        self.is(&super::codes::ORGANIZATION_FROZEN) || self.is(&super::codes::ORGANIZATION_LEAVING)
     }
 
     #[must_use]

@@ -54,10 +54,14 @@ ids! {
     OutboxId = OutboxKind "out";
     /// A walk over all organizations.
     FleetJobId = FleetJobKind "job";
+    /// An organization on its way to another deployment; the same on both sides.
+    TransferId = TransferKind "transfer";
     /// An archive of everything that an organization has.
     ExportId = ExportKind "exp";
     /// An archive that is being received.
     ImportId = ImportKind "imp";
+    /// A rotation of the master key, or of data keys.
+    KeyRotationId = KeyRotationKind "rot";
     /// A sign-up that has not become an organization yet.
     SignUpId = SignUpKind "signup";
 }

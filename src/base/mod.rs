@@ -11,6 +11,7 @@ pub mod error;
 pub mod host;
 pub mod id;
 pub mod page;
+pub mod replication;
 pub mod scope;
 pub mod secret;
 pub mod slug;
@@ -19,13 +20,14 @@ pub mod time;
 
 pub use credential::{Credential, CredentialKind};
 pub use email::Email;
-pub use error::{Error, Kind, Result};
+pub use error::{Code, Error, Kind, Result};
 pub use host::HostName;
 pub use id::{
-    ApiKeyId, ApplicationId, AuditEventId, ExportId, FleetJobId, GrantId, Id, IdKind, ImportId, MemberId,
-    OrganizationId, OutboxId, SessionId, SignUpId, SigningKeyId,
+    ApiKeyId, ApplicationId, AuditEventId, ExportId, FleetJobId, GrantId, Id, IdKind, ImportId, KeyRotationId,
+    MemberId, OrganizationId, OutboxId, SessionId, SignUpId, SigningKeyId, TransferId,
 };
 pub use page::{Page, PageRequest};
+pub use replication::Replication;
 pub use scope::Scope;
 pub use secret::Secret;
 pub use slug::{ExternalId, Slug};

@@ -33,6 +33,7 @@ scopes! {
     KeysWrite "keys:write";
     ExportsRead "exports:read";
     ExportsWrite "exports:write";
+    BackupsRead "backups:read";
 }
 
 impl Scope {
@@ -41,10 +42,10 @@ impl Scope {
         Self::ALL.iter().copied().find(|scope| scope.as_str() == text)
     }
 
-    /// Whether an organization's own key may carry it; applications belong to the deployment.
+    /// Whether an organization's own key may carry it; applications and the backup belong to the deployment.
     #[must_use]
     pub const fn fits_an_organization(self) -> bool {
-        !matches!(self, Self::ApplicationsRead | Self::ApplicationsWrite)
+        !matches!(self, Self::ApplicationsRead | Self::ApplicationsWrite | Self::BackupsRead)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Instants in milliseconds, and the clock that everything asks.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Datelike, SecondsFormat, Timelike, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -137,6 +137,17 @@ impl Clock {
         match &self.0 {
             Source::System => Timestamp(Utc::now().timestamp_millis()),
             Source::Manual(millis) => Timestamp(millis.load(Ordering::SeqCst)),
+        }
+    }
+
+    /// For measuring: how long it is since some moment of the past. It never goes back, whatever is done to the time
+    /// of day.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        match &self.0 {
+            Source::System => START.elapsed(),
+            Source::Manual(millis) => Duration::from_millis(u64::try_from(millis.load(Ordering::SeqCst)).unwrap_or(0)),
         }
     }
 

@@ -63,7 +63,9 @@ pub fn count(db: &Read<'_, CatalogDb>) -> Result<i64> {
 pub fn count_older(db: &Read<'_, CatalogDb>, newest: i64) -> Result<i64> {
     db.number(
         "SELECT count(*) FROM organization WHERE schema_version < ? AND state <> 'creating'
-           AND id NOT IN (SELECT organization_id FROM quarantine)",
+           AND id NOT IN (SELECT organization_id FROM quarantine)
+           AND id NOT IN (SELECT organization_id FROM freeze)
+           AND id NOT IN (SELECT organization_id FROM transfer WHERE state IN ('leaving', 'gone'))",
         params![newest],
     )
 }
@@ -72,7 +74,9 @@ pub fn count_older(db: &Read<'_, CatalogDb>, newest: i64) -> Result<i64> {
 pub fn older_after(db: &Read<'_, CatalogDb>, id: &str, newest: i64, limit: u32) -> Result<Vec<OrganizationId>> {
     db.all(
         "SELECT id FROM organization WHERE id > ? AND schema_version < ? AND state <> 'creating'
-           AND id NOT IN (SELECT organization_id FROM quarantine) ORDER BY id LIMIT ?",
+           AND id NOT IN (SELECT organization_id FROM quarantine)
+           AND id NOT IN (SELECT organization_id FROM freeze)
+           AND id NOT IN (SELECT organization_id FROM transfer WHERE state IN ('leaving', 'gone')) ORDER BY id LIMIT ?",
         params![id, newest, limit],
         |row| row.get(0),
     )

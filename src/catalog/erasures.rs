@@ -177,6 +177,7 @@ pub fn rows_of(db: &Read<'_, CatalogDb>, id: OrganizationId) -> Result<BTreeMap<
 pub fn close(db: &Write<'_, CatalogDb>, id: OrganizationId, rows: &str) -> Result<()> {
     db.execute(
         "UPDATE erasure SET state = 'erasing', catalog_rows = ?2,
+                            placement = (SELECT placement FROM organization WHERE id = ?1),
                             slug = coalesce((SELECT slug FROM organization WHERE id = ?1), slug)
          WHERE organization_id = ?1 AND state = 'scheduled'",
         params![id, rows],

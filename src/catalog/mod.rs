@@ -8,14 +8,18 @@
 pub mod care;
 mod directory;
 pub mod erasures;
+pub mod freezes;
 pub mod organizations;
+pub mod placements;
 pub mod rebuild;
+pub mod transfers;
 
 use std::path::Path;
 use std::sync::Arc;
 
 pub use directory::{Directory, TenantRoute};
 pub use erasures::{Erasure, Stage};
+pub use freezes::{Freeze, FreezeStage};
 pub use organizations::{Claim, Entry, NewEntry, State};
 
 use crate::base::{Clock, OrganizationId, Result};
@@ -26,6 +30,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../catalog/0001_initial.sql"),
     include_str!("../../catalog/0002_erasure.sql"),
     include_str!("../../catalog/0003_fleet.sql"),
+    include_str!("../../catalog/0004_moving.sql"),
 ];
 
 /// The organizations that a private copy of a catalog names, such as one that came out of a backup. Blocking.
@@ -86,7 +91,7 @@ impl Catalog {
 
     /// What is wrong with the catalog's own file, or nothing.
     pub async fn quick_check(&self) -> Result<Vec<String>> {
-        self.0.database.quick_check().await
+        Ok(self.0.database.examine(false).await?.damage)
     }
 
     /// Seals what belongs to the deployment as a whole.

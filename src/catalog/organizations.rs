@@ -70,6 +70,36 @@ impl Claim {
     }
 }
 
+/// Refuses an organization that could not be entered as it is: before anything is made of it.
+pub fn require_free(
+    db: &Read<'_, CatalogDb>,
+    id: OrganizationId,
+    slug: &Slug,
+    external_id: Option<&ExternalId>,
+    hosts: &[HostName],
+) -> Result<()> {
+    if entry(db, id)?.is_some() {
+        return Err(Error::new(&codes::ORGANIZATION_EXISTS));
+    }
+    if erasures::is_gone(db, id)? {
+        return Err(Error::new(&codes::ORGANIZATION_ERASED));
+    }
+    if name_in_use(db, slug.as_str(), None)? {
+        return Err(slug_taken(slug));
+    }
+    if let Some(external_id) = external_id
+        && name_in_use(db, external_id.as_str(), None)?
+    {
+        return Err(Error::new(&codes::EXTERNAL_ID_TAKEN).field("external_id", "taken", "This external id is in use."));
+    }
+    for host in hosts {
+        if organization_by_host(db, host)?.is_some() {
+            return Err(Error::new(&codes::HOST_TAKEN).field("hosts", "taken", format!("{host} is in use.")));
+        }
+    }
+    Ok(())
+}
+
 /// Reserves the names, in state `creating`.
 pub fn claim(db: &Write<'_, CatalogDb>, new: &NewEntry) -> Result<Claim> {
     if erasures::is_gone(db, new.id)? {
@@ -183,6 +213,12 @@ pub fn entry(db: &Read<'_, CatalogDb>, id: OrganizationId) -> Result<Option<Entr
         params![id],
         from_row,
     )
+}
+
+/// One that is there, and not still being made.
+pub fn require(db: &Read<'_, CatalogDb>, id: OrganizationId) -> Result<Entry> {
+    let made = entry(db, id)?.filter(|entry| entry.state != State::Creating);
+    made.ok_or_else(|| Error::new(&codes::ORGANIZATION_NOT_FOUND))
 }
 
 pub fn list(db: &Read<'_, CatalogDb>, request: &PageRequest) -> Result<Page<Entry>> {

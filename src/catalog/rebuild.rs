@@ -24,6 +24,10 @@ pub struct NewRow {
     pub hosts: Vec<String>,
     pub former_names: Vec<String>,
     pub suspended: bool,
+    /// The volume that the file stands on.
+    pub placement: String,
+    /// Its own log says that it is frozen.
+    pub frozen: bool,
     pub schema_version: i64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -41,6 +45,8 @@ pub struct Conflict {
 pub struct Old {
     pub entries: HashMap<OrganizationId, Entry>,
     pub hosts: HashMap<String, OrganizationId>,
+    /// Those whose files are not in the data directory.
+    pub placements: HashMap<OrganizationId, String>,
     /// Organizations that were erased, or are being: they stay so.
     pub erased: HashSet<OrganizationId>,
     /// Why it, or a part of it, cannot be read.
@@ -68,6 +74,7 @@ pub fn read_old(directory: &Path, now: Timestamp) -> Old {
         };
         note("organizations", aside.read(|db| entries(db, &mut old.entries)));
         note("hosts", aside.read(|db| hosts(db, &mut old.hosts)));
+        note("volumes", aside.read(|db| placements(db, &mut old.placements)));
         if aside.version()? >= 2 {
             note("erasures", aside.read(|db| erased(db, &mut old.erased)));
         }
@@ -108,6 +115,10 @@ pub fn build_beside(
                     params![name, row.id],
                 )?;
             }
+            // Without a certificate, which the next start writes; one of the old catalog stays.
+            if row.frozen {
+                super::freezes::begin(db, row.id, "found to be frozen when the catalog was rebuilt", None)?;
+            }
         }
         more(db, &conflicts)?;
         Ok((conflicts, copied))
@@ -135,9 +146,10 @@ impl Rebuilt {
                 fs::copy(&wal, beside(&kept, "-wal")).map_err(io)?;
             }
             sync_directory(directory)?;
-            // A WAL that is not its own would be taken for the new file's.
-            remove(&wal)?;
-            remove(&beside(&old, "-shm"))?;
+        }
+        // A WAL that is not its own would be taken for the new file's, also where there is nothing but that.
+        for suffix in ["-wal", "-shm"] {
+            remove(&beside(&old, suffix))?;
         }
         for suffix in ["-wal", "-shm"] {
             remove(&beside(&self.path, suffix))?;
@@ -172,13 +184,14 @@ fn enter(db: &Write<'_, CatalogDb>, row: &NewRow, conflicts: &mut Vec<Conflict>)
         external_id = None;
     }
     db.execute(
-        "INSERT INTO organization (id, slug, external_id, state, schema_version, created_at, updated_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO organization (id, slug, external_id, state, placement, schema_version, created_at, updated_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             row.id,
             slug,
             external_id,
             if row.suspended { "suspended" } else { "active" },
+            row.placement,
             row.schema_version,
             row.created_at,
             row.updated_at
@@ -205,6 +218,13 @@ fn entries(db: &Read<'_, CatalogDb>, into: &mut HashMap<OrganizationId, Entry>) 
 
 fn hosts(db: &Read<'_, CatalogDb>, into: &mut HashMap<String, OrganizationId>) -> Result<()> {
     db.each("SELECT host, organization_id FROM host", [], |row| {
+        into.insert(row.get(0)?, row.get(1)?);
+        Ok(())
+    })
+}
+
+fn placements(db: &Read<'_, CatalogDb>, into: &mut HashMap<OrganizationId, String>) -> Result<()> {
+    db.each("SELECT id, placement FROM organization WHERE placement <> 'local'", [], |row| {
         into.insert(row.get(0)?, row.get(1)?);
         Ok(())
     })

@@ -6,6 +6,7 @@ use super::args::CatalogCommand;
 use super::client::{Client, Intent};
 use super::failure::Failure;
 use super::output::{cell, clean, rows, table};
+use super::progress::{Progress, Unit};
 use super::{Context, Outcome, Verdict, config, log};
 use crate::app::rebuild_catalog;
 use serde_json::{Value, json};
@@ -24,7 +25,11 @@ async fn rebuild(context: &Context, dry_run: bool) -> Outcome {
         return Err(Failure::usage("catalog rebuild works on the directory of a stopped server, not on --url"));
     }
     let config = config::load(&context.options)?;
-    let report = rebuild_catalog(&config, dry_run).await.map_err(|error| Failure::of_server(&error))?;
+    let mut progress = Progress::new("read", Unit::Organizations, context.output.json);
+    // How many there are is what is being found out.
+    let rebuilt = rebuild_catalog(&config, dry_run, &mut |read| progress.at(read, 0)).await;
+    progress.end();
+    let report = rebuilt.map_err(|error| Failure::of_server(&error))?;
     let report = serde_json::to_value(&report).map_err(|error| Failure::new("unreadable_answer", error.to_string()))?;
     context.output.answer(&report, || told(&report))?;
     let is_whole = |key: &str| report[key].as_array().is_none_or(Vec::is_empty);

@@ -27,6 +27,8 @@ const USER_AGENT: &str = concat!("bulkhead-cli/", env!("CARGO_PKG_VERSION"));
 const CONNECT: Duration = Duration::from_secs(10);
 /// Longer than any request is allowed to take on the other side.
 const ANSWER: Duration = Duration::from_mins(1);
+/// For what a server takes its time for.
+pub(super) const LONG: Duration = Duration::from_mins(60);
 const SOCKET: &str = "control.sock";
 /// A server that is starting, or another command that works without one, is waited for: 10 seconds.
 const WAIT: Duration = Duration::from_millis(100);
@@ -126,9 +128,20 @@ impl Client {
 
     /// One request: the answer's document (null if it has none), or why there is no such answer.
     pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> Result<Value, Failure> {
+        self.call_within(method, path, body, ANSWER).await
+    }
+
+    /// The same, for what may take as long as an organization is large.
+    pub async fn call_within(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+        patience: Duration,
+    ) -> Result<Value, Failure> {
         let (status, answer) = match &self.0 {
             Road::Http { client, origin, key } => {
-                let mut request = client.request(method, format!("{origin}{path}"));
+                let mut request = client.request(method, format!("{origin}{path}")).timeout(patience);
                 if let Some(key) = key {
                     request = request.bearer_auth(key.expose());
                 }

@@ -10,7 +10,7 @@ use super::client::{Client, Intent};
 use super::output::{cell, clean};
 use super::{Context, Outcome, Verdict, config, log};
 use crate::app::App;
-use crate::config::{Addressing, Config};
+use crate::config::{Addressing, Config, KeyProvider};
 use crate::{sqlite, tenants};
 
 const MIB: u64 = 1 << 20;
@@ -150,7 +150,23 @@ pub(super) fn check_data_dir(data_dir: &Path, report: &mut Report) -> bool {
 
 fn check_master_key(config: &Config, data_dir_exists: bool, report: &mut Report) {
     let check = "master key";
-    if !config.keys.master_key.is_empty() {
+    match config.keys.provider {
+        KeyProvider::Command => {
+            let program = config.keys.command.first().map_or("", String::as_str);
+            return match std::fs::metadata(program) {
+                Ok(found) if found.is_file() && found.mode() & 0o111 != 0 => {
+                    report.ok(check, format!("with {program}"));
+                }
+                _ => {
+                    let advice = "Correct keys.command: without it no organization's key can be unwrapped.";
+                    report.bad(State::Fail, check, format!("{program} is no program"), advice);
+                }
+            };
+        }
+        KeyProvider::Http => return report.ok(check, "with the key service of keys.url"),
+        KeyProvider::Auto | KeyProvider::File | KeyProvider::Env => {}
+    }
+    if config.keys.provider != KeyProvider::File && !config.keys.master_key.is_empty() {
         return report.ok(check, "from the environment");
     }
     let path = config.master_key_path();
@@ -206,6 +222,8 @@ fn check_descriptors(config: &Config, report: &mut Report) {
         opening: files.open_concurrency,
         readers: files.readers,
         file_bytes: 0,
+        replication: crate::base::Replication::Local,
+        shares: crate::fairness::Values::default(),
     };
     let without = tenants::Limits { descriptors: u64::MAX, ..limits }.capacity();
     let detail = format!("{limit} allowed, room for {} open organizations", limits.capacity());

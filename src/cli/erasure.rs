@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::args::{Certificate, EraseOrg, remote};
 use super::client::{Client, Intent, fetch, organization, segment};
 use super::output::{cell, clean, details, note};
+use super::progress::waiting;
 use super::{Context, Failure, Outcome, Verdict};
 use crate::features::erasure::certificate;
 
@@ -44,7 +45,8 @@ pub(super) async fn erase(context: &Context, erase: EraseOrg) -> Outcome {
             let mut answer = client.call(Method::PUT, &organization(org, "/erasure"), Some(body.into())).await?;
             if erase.now {
                 note("It is suspended and being erased; this cannot be undone.\n");
-                answer = wait(client, &cell(&answer, "organization_id")).await?;
+                let id = cell(&answer, "organization_id");
+                answer = waiting("erasing", context.output.json, wait(client, &id)).await?;
             }
             context.output.answer(&answer, || told(org, &answer))?;
             Ok(Verdict::Good)

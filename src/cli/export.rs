@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::args::{ExportOrg, ImportOrg, VerifyExport};
 use super::client::{Client, Intent, organization, segment};
 use super::output::{cell, clean, note};
+use super::progress::{Progress, Unit, waiting};
 use super::{Context, Failure, Outcome, Verdict, password};
 use crate::base::Secret;
 use crate::features::import;
@@ -38,18 +39,23 @@ pub(super) async fn export(context: &Context, export: ExportOrg) -> Outcome {
             let exports = organization(&export.org.org, "/exports");
             let mut made = client.post(&exports, body).await?;
             let path = format!("{exports}/{}", segment(&cell(&made, "id")));
-            while made["state"] == "building" {
-                tokio::time::sleep(PAUSE).await;
-                made = client.get(&path).await?;
-            }
+            let building = async {
+                while made["state"] == "building" {
+                    tokio::time::sleep(PAUSE).await;
+                    made = client.get(&path).await?;
+                }
+                Ok(made)
+            };
+            let mut made = waiting("making the archive", context.output.json, building).await?;
             if made["state"] != "ready" {
                 let code = cell(&made, "failure");
                 return Err(Failure::new(&code, "The export could not be made; the server's log says why."));
             }
-            let fetched = client.download(&format!("{path}/content"), &export.to).await;
+            let progress = Progress::new("downloaded", Unit::Bytes, context.output.json);
+            let fetched = client.download(&format!("{path}/content"), &export.to, progress).await;
             // Whether it arrived or not, it need not lie there until tomorrow.
             let removed = client.call(Method::DELETE, &path, None).await;
-            let sha256 = fetched?;
+            let sha256 = fetched?.sha256;
             removed?;
             if made["sha256"] != sha256.as_str() {
                 let _ = fs::remove_file(&export.to);
@@ -137,11 +143,15 @@ pub(super) async fn import(context: &Context, import: ImportOrg) -> Outcome {
     if let Some(slug) = &import.slug {
         path = format!("{path}&slug={}", segment(slug));
     }
+    if import.encrypted {
+        path.push_str("&encryption=file");
+    }
     // What changes nothing does not make a deployment either.
     let intent = if import.dry_run { Intent::Use } else { Intent::Create };
     context
         .with_client(intent, async |client| {
-            let done = client.upload(&path, &import.file, key.as_ref()).await?;
+            let progress = Progress::new("sent", Unit::Bytes, context.output.json);
+            let done = client.upload(&path, &import.file, key.as_ref(), progress).await?;
             context.output.answer(&done, || told(&done))?;
             Ok(Verdict::Good)
         })
@@ -178,7 +188,7 @@ pub(super) fn check_import() -> Outcome {
     Ok(Verdict::Good)
 }
 
-fn read_key(file: &Path) -> Result<Value, Failure> {
+pub(super) fn read_key(file: &Path) -> Result<Value, Failure> {
     let text = fs::read(file).map_err(|error| unreadable(file, &error))?;
     serde_json::from_slice(&text)
         .map_err(|_| Failure::new("unusable_key", format!("{} is no JWK and no set of them.", file.display())))
@@ -196,10 +206,14 @@ pub(super) fn unreadable(file: &Path, error: &io::Error) -> Failure {
 }
 
 /// A private folder that is gone when the command ends.
-struct Scratch(PathBuf);
+pub(super) struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new() -> Result<Self, Failure> {
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(super) fn new() -> Result<Self, Failure> {
         use std::os::unix::fs::DirBuilderExt;
         let name = format!("bulkhead-verify-{}", hex::encode(crate::crypto::random::bytes::<8>()));
         let folder = std::env::temp_dir().join(name);

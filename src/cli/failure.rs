@@ -18,13 +18,14 @@ pub(super) struct Failure {
     pub problem: Value,
     advice: Option<String>,
     usage: bool,
+    interrupted: bool,
 }
 
 impl Failure {
     /// A failure on this side.
     pub fn new(code: &str, detail: impl Into<String>) -> Self {
         let problem = json!({ "code": code, "detail": detail.into() });
-        Self { status: 0, problem, advice: None, usage: false }
+        Self { status: 0, problem, advice: None, usage: false, interrupted: false }
     }
 
     /// The command line asks for something that makes no sense.
@@ -32,9 +33,15 @@ impl Failure {
         Self { usage: true, ..Self::new("usage", detail) }
     }
 
+    /// Whoever waits has had enough. What is done is done, and what is half done has no final name.
+    pub fn interrupted() -> Self {
+        let advice = "Nothing was left half-written. The same command goes on, or begins anew.";
+        Self { interrupted: true, ..Self::new("interrupted", "Interrupted.") }.advise(advice)
+    }
+
     /// What the API answered.
     pub fn answer(status: u16, problem: Value) -> Self {
-        Self { status, problem, advice: None, usage: false }
+        Self { status, problem, advice: None, usage: false, interrupted: false }
     }
 
     pub fn configuration(problems: &Problems) -> Self {
@@ -63,12 +70,21 @@ impl Failure {
         self
     }
 
+    pub const fn is_interruption(&self) -> bool {
+        self.interrupted
+    }
+
     pub fn code(&self) -> &str {
         self.problem["code"].as_str().unwrap_or("unknown")
     }
 
     pub fn exit_code(&self) -> ExitCode {
-        if self.usage { ExitCode::from(2) } else { ExitCode::FAILURE }
+        match self {
+            Self { usage: true, .. } => ExitCode::from(2),
+            // As a shell tells it of a program that SIGINT has ended.
+            Self { interrupted: true, .. } => ExitCode::from(130),
+            _ => ExitCode::FAILURE,
+        }
     }
 
     /// For people, over several lines.
@@ -111,6 +127,8 @@ fn advice_for(code: &str) -> Option<&'static str> {
         "organization_not_found" => {
             "`bulkhead org list` shows the organizations there are; name one by id, slug or external id."
         }
+        "organization_frozen" => "`bulkhead org freeze ORG --show` says why; `bulkhead org unfreeze ORG` releases it.",
+        "volume_unusable" => "The volumes there are: files.volumes in `bulkhead config show`.",
         "organization_suspended" => "`bulkhead org resume ORG` lets it back in.",
         "organization_unavailable" => "`bulkhead catalog check` says what is wrong with its file.",
         "member_not_found" => "`bulkhead member list ORG` shows the members there are.",

@@ -7,11 +7,11 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::args::FleetCommand;
-use super::client::{Client, Intent, organization};
+use super::client::{Client, Intent, organization, segment};
 use super::failure::Failure;
 use super::org::done;
-use super::output::{cell, clean, rows, table};
-use super::progress::Progress;
+use super::output::{cell, clean, note, rows, table};
+use super::progress::{Progress, Unit};
 use super::{Context, Outcome, Verdict};
 
 /// How often a walk in the background is asked how far it is.
@@ -22,6 +22,7 @@ pub(super) async fn run(context: &Context, command: FleetCommand) -> Outcome {
         .with_client(Intent::Use, async |client| match command {
             FleetCommand::Check { full, quarantine } => check(context, client, full, quarantine).await,
             FleetCommand::Stats { top } => stats(context, client, top).await,
+            FleetCommand::Limited => super::limits::limited(context, client).await,
             FleetCommand::Quarantine { org, reason } => set_aside(context, client, &org.org, &reason).await,
             FleetCommand::Release(org) => release(context, client, &org.org).await,
             FleetCommand::Migrate { status: true, .. } => status(context, client).await,
@@ -35,11 +36,37 @@ pub(super) async fn run(context: &Context, command: FleetCommand) -> Outcome {
 }
 
 async fn check(context: &Context, client: &Client, full: bool, quarantine: bool) -> Outcome {
-    let begun = client.post("/v1/fleet/checks", json!({ "full": full, "quarantine": quarantine })).await?;
+    let asked = json!({ "full": full, "quarantine": quarantine });
+    let begun = begin(client, "checks", &asked).await?;
     let last = to_its_end(context, client, "checks", "checked", begun).await?;
     let is_good = last["state"] == "done" && last["findings_count"] == 0;
     context.output.answer(&last, || told(&last))?;
     Ok(if is_good { Verdict::Good } else { Verdict::Bad })
+}
+
+/// Starts a walk, or goes on with one that was asked for in the same words: it is there if this command was interrupted
+/// before, since walks are the server's.
+async fn begin(client: &Client, kind: &str, asked: &Value) -> Result<Value, Failure> {
+    let path = format!("/v1/fleet/{kind}");
+    match client.post(&path, asked.clone()).await {
+        Err(failure) if failure.code() == "fleet_job_running" => {
+            let errors = failure.problem["errors"].as_array();
+            let Some(id) = errors
+                .and_then(|errors| errors.iter().find(|one| one["field"] == "job"))
+                .and_then(|job| job["message"].as_str())
+            else {
+                return Err(failure);
+            };
+            let running = client.get(&format!("{path}/{}", segment(id))).await?;
+            let is_same = |key: &str| asked[key].is_null() || asked[key] == running[key];
+            if !["full", "quarantine", "canary_percent", "dry_run", "pause_on_error"].iter().all(|key| is_same(key)) {
+                return Err(failure);
+            }
+            note("One is running already; this follows it.\n");
+            Ok(running)
+        }
+        other => other,
+    }
 }
 
 /// Follows a walk until it ends; returns it with everything that it has found.
@@ -51,10 +78,10 @@ async fn to_its_end(
     begun: Value,
 ) -> Result<Value, Failure> {
     let path = format!("/v1/fleet/{kind}/{}", begun["id"].as_str().unwrap_or_default());
-    let mut progress = Progress::new(done, context.output.json);
+    let mut progress = Progress::new(done, Unit::Organizations, context.output.json);
     let (mut findings, mut last) = (Vec::new(), begun);
     while last["state"] == "running" || !caught_up(&last, &findings) {
-        progress.at(last[done].as_i64().unwrap_or(0), last["total"].as_i64().unwrap_or(0));
+        progress.at(last[done].as_u64().unwrap_or(0), last["total"].as_u64().unwrap_or(0));
         if last["state"] == "running" {
             tokio::time::sleep(ASK).await;
         }
@@ -70,7 +97,7 @@ async fn to_its_end(
 }
 
 async fn migrate(context: &Context, client: &Client, body: Value) -> Outcome {
-    let begun = client.post("/v1/fleet/migrations", body).await?;
+    let begun = begin(client, "migrations", &body).await?;
     let last = to_its_end(context, client, "migrations", "migrated", begun).await?;
     let is_good = last["state"] == "done" && last["findings_count"] == 0;
     context.output.answer(&last, || told_of_migration(&last))?;

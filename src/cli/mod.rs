@@ -5,7 +5,7 @@
 //! is stopped (`client.rs`), so that the rules hold however they are reached; no command opens a file
 //! of the deployment by itself, but for `catalog rebuild`, without which no server might start. It leaves alone every rule, and every word that the API says.
 //!
-//! Exit codes: 0 done, 1 refused or failed, 2 wrong use of the command line.
+//! Exit codes: 0 done, 1 refused or failed, 2 wrong use of the command line, 130 interrupted by Ctrl-C.
 
 mod app;
 mod args;
@@ -18,18 +18,26 @@ mod doctor;
 mod erasure;
 mod export;
 mod failure;
+mod fetch;
 mod fleet;
 mod healthcheck;
+mod inspection;
 mod key;
+mod keys;
+mod limits;
+mod litestream;
 mod log;
 mod member;
+mod moving;
 mod org;
 mod output;
 mod password;
 mod progress;
+mod replication;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -52,6 +60,9 @@ enum Verdict {
 
 type Outcome = Result<Verdict, Failure>;
 
+/// How long a command that is interrupted may take to end by itself.
+const HEARING: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// What every command works with.
 struct Context {
     options: Options,
@@ -66,10 +77,31 @@ impl Context {
     {
         log::warnings(self.output.json);
         let client = Client::open(&self.options, intent).await?;
-        let outcome = command(&client).await;
+        let outcome = unless_interrupted(command(&client)).await;
         client.close().await;
         outcome
     }
+}
+
+/// Until it ends, or Ctrl-C ends it: then it is dropped, and with it what is half written.
+async fn unless_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let (heard, hears) = tokio::sync::oneshot::channel();
+    let listener = tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() && heard.send(()).is_ok() {
+            // Whoever reads from a disk that does not answer hears nothing. A second Ctrl-C waits for nobody.
+            let _ = tokio::time::timeout(HEARING, tokio::signal::ctrl_c()).await;
+            std::process::exit(130);
+        }
+    });
+    let ended = tokio::select! {
+        ended = work => ended,
+        Ok(()) = hears => Err(Failure::interrupted()),
+    };
+    // What is still to be closed has the rest of that time.
+    if !matches!(&ended, Err(failure) if failure.is_interruption()) {
+        listener.abort();
+    }
+    ended
 }
 
 /// Runs the command that `args` spells, the program's name first.
@@ -100,9 +132,11 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Member(command) => member::run(context, command).await,
         Command::App(command) => app::run(context, command).await,
         Command::Key(command) => key::run(context, command).await,
+        Command::Keys(command) => keys::run(context, command).await,
         Command::Catalog(command) => catalog::run(context, command).await,
         Command::Fleet(command) => fleet::run(context, command).await,
         Command::Backup(command) => backup::run(context, command).await,
+        Command::Litestream(command) => litestream::run(context, command),
         Command::Config(command) => config::run(context, command),
         Command::Doctor => doctor::run(context).await,
         Command::Healthcheck => healthcheck::run(context).await,

@@ -4,9 +4,12 @@ use reqwest::Method;
 use serde_json::{Map, Value, json};
 
 use super::args::{CreateOrg, Limit, OrgCommand};
-use super::client::{Client, Intent, organization};
+use super::client::{Client, Intent, LONG, organization};
 use super::output::{cell, clean, details, rows, table, titled};
-use super::{Context, Outcome, Verdict, audit, backup, erasure, export, password};
+use super::progress::waiting;
+use super::{
+    Context, Outcome, Verdict, audit, backup, erasure, export, limits, moving, password, replication, transfer,
+};
 
 pub(super) async fn run(context: &Context, command: OrgCommand) -> Outcome {
     match command {
@@ -40,8 +43,18 @@ pub(super) async fn run(context: &Context, command: OrgCommand) -> Outcome {
                 })
                 .await
         }
+        OrgCommand::Freeze(wanted) => moving::freeze(context, wanted).await,
+        OrgCommand::Unfreeze(org) => moving::unfreeze(context, &org.org).await,
+        OrgCommand::VerifyFreeze(wanted) => moving::verify(context, &wanted),
+        OrgCommand::Push(wanted) => transfer::push(context, wanted).await,
+        OrgCommand::Pull(wanted) => transfer::pull(context, wanted).await,
+        OrgCommand::Move(wanted) => moving::relocate(context, wanted).await,
         OrgCommand::Erase(erase) => erasure::erase(context, erase).await,
         OrgCommand::Certificate(wanted) => erasure::certificate(context, wanted).await,
+        OrgCommand::RotateKey(org) => {
+            let rotate = async |client: &Client| super::keys::rotate_one(context, client, &org.org).await;
+            context.with_client(Intent::Use, rotate).await
+        }
         OrgCommand::Compact(org) => {
             context.with_client(Intent::Use, async |client| compact(context, client, &org.org).await).await
         }
@@ -56,6 +69,10 @@ pub(super) async fn run(context: &Context, command: OrgCommand) -> Outcome {
                 })
                 .await
         }
+        OrgCommand::Limit(wanted) => {
+            context.with_client(Intent::Use, async |client| limits::limit(context, client, &wanted).await).await
+        }
+        OrgCommand::Replication { org, mode } => replication::run(context, &org.org, mode).await,
         OrgCommand::Audit(command) => audit::run(context, command).await,
         OrgCommand::Export(args) => export::export(context, args).await,
         OrgCommand::VerifyExport(args) => export::verify(context, &args),
@@ -87,6 +104,7 @@ fn body_of(create: CreateOrg) -> Result<Value, super::Failure> {
         ("slug", create.slug),
         ("external_id", create.external_id),
         ("accent", create.accent),
+        ("encryption", create.encrypted.then(|| "file".to_owned())),
     ]);
     if let Some(email) = create.owner_email {
         let mut owner = present([("email", Some(email)), ("name", create.owner_name)]);
@@ -117,7 +135,9 @@ async fn list(context: &Context, client: &Client, limit: Limit) -> Outcome {
 }
 
 async fn compact(context: &Context, client: &Client, org: &str) -> Outcome {
-    let answer = client.post(&organization(org, "/compaction"), json!({})).await?;
+    let path = organization(org, "/compaction");
+    let compacting = client.call_within(Method::POST, &path, Some(json!({})), LONG);
+    let answer = waiting("compacting", context.output.json, compacting).await?;
     context.output.answer(&answer, || {
         let (before, after) = (cell(&answer, "bytes_before"), cell(&answer, "bytes_after"));
         format!("Compacted {}: {before} bytes before, {after} after.\n", clean(org))

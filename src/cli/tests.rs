@@ -40,7 +40,7 @@ fn what_repeats_and_what_belongs_together() {
     );
     let Command::App(AppCommand::Create(app)) = app.unwrap().command else { panic!("not app create") };
     assert_eq!(app.redirect_uris, ["https://a.test/cb", "https://b.test/cb"]);
-    assert_eq!(app.alg.map(super::args::Algorithm::as_str), Some("ES256"));
+    assert!(app.alg.is_some_and(|algorithm| algorithm.as_str() == "ES256"));
 
     let key = parse("bulkhead key create --name ci --scope members:read,members:write --scope audit:read --org acme");
     let Command::Key(KeyCommand::Create { scopes, of, .. }) = key.unwrap().command else { panic!("not key create") };

@@ -1,6 +1,6 @@
 //! The rules between values: what is well-formed and still would not work, or would not be safe.
 
-use super::sections::{Addressing, Backup, Config, MailTransport, SmtpTls};
+use super::sections::{Addressing, Backup, BackupMode, Config, KeyProvider, MailTransport, Replicated, SmtpTls};
 use super::{Problem, Server};
 
 /// Where the rules write to.
@@ -21,7 +21,36 @@ pub(super) fn check(config: &Config, problems: &mut Vec<Problem>) {
     check_lifetimes(config, report);
     check_mail(config, report);
     check_backup(&config.backup, report);
+    if config.backup.confirm_seconds >= config.server.request_timeout_seconds {
+        report.add("backup.confirm_seconds", "must be less than server.request_timeout_seconds, which would end it");
+    }
     check_log(config, report);
+    check_volumes(config, report);
+}
+
+fn check_volumes(config: &Config, report: &mut Report<'_>) {
+    let (key, volumes) = ("files.volumes", &config.files.volumes.0);
+    let data_dir = std::path::absolute(&config.server.data_dir).unwrap_or_else(|_| config.server.data_dir.clone());
+    for (name, path) in volumes {
+        if !super::volumes::is_name(name) {
+            report.add(
+                key,
+                format!("has the name {name:?}; use lower-case letters, digits and hyphens, and not \"local\""),
+            );
+        }
+        if !path.is_absolute() {
+            report.add(key, format!("has {}, which must be an absolute path", path.display()));
+        }
+        let meets = |other: &std::path::Path| path.starts_with(other) || other.starts_with(path);
+        if meets(&data_dir) {
+            report.add(key, format!("has {}, which must be apart from server.data_dir", path.display()));
+        }
+        for (other, its) in volumes.iter().filter(|(other, _)| *other > name) {
+            if meets(its) {
+                report.add(key, format!("has {name} and {other}, one inside the other"));
+            }
+        }
+    }
 }
 
 fn check_backup(backup: &Backup, report: &mut Report<'_>) {
@@ -37,6 +66,15 @@ fn check_backup(backup: &Backup, report: &mut Report<'_>) {
     }
     if !is_bucket && !backup.endpoint.is_empty() {
         report.add("backup.endpoint", "is of an S3 store, and backup.url does not begin with s3://");
+    }
+    if backup.replication == Replicated::Object && backup.url.is_empty() {
+        report.add("backup.replication", "is \"object\", which needs a store: set backup.url");
+    }
+    if backup.mode == BackupMode::Litestream && backup.url.is_empty() {
+        report.add("backup.mode", "is \"litestream\", which needs backup.url: where it replicates to");
+    }
+    if backup.replication == Replicated::Object && backup.mode == BackupMode::Litestream {
+        report.add("backup.mode", "is \"litestream\", which confirms no write: backup.replication must be \"local\"");
     }
     if backup.retention_hours < backup.snapshot_hours {
         report.add("backup.retention_hours", "must be at least backup.snapshot_hours");
@@ -99,12 +137,51 @@ fn check_proxies(server: &Server, report: &mut Report<'_>) {
 }
 
 fn check_keys(config: &Config, report: &mut Report<'_>) {
-    if !config.keys.master_key.is_empty() && !config.keys.master_key_file.as_os_str().is_empty() {
+    let keys = &config.keys;
+    let has_file = !keys.master_key_file.as_os_str().is_empty();
+    if keys.provider == KeyProvider::Auto && !keys.master_key.is_empty() && has_file {
         report.add(
             "keys.master_key_file",
-            "is set and so is BULKHEAD_KEYS_MASTER_KEY; keep one of them, so that it is plain which key is used",
+            "is set and so is BULKHEAD_KEYS_MASTER_KEY; keep one of them, or say in keys.provider which one wraps",
         );
     }
+    match keys.provider {
+        KeyProvider::Env if keys.master_key.is_empty() => {
+            report.add("keys.provider", "is \"env\", which needs the environment variable BULKHEAD_KEYS_MASTER_KEY");
+        }
+        KeyProvider::Command if keys.command.is_empty() => {
+            report.add("keys.command", "must name a program when keys.provider is \"command\"");
+        }
+        KeyProvider::Http if keys.url.is_empty() => {
+            report.add("keys.url", "must be the address of your key service when keys.provider is \"http\"");
+        }
+        _ => {}
+    }
+    if keys.command.first().is_some_and(|program| !std::path::Path::new(program).is_absolute()) {
+        report.add("keys.command", "must begin with the whole path of a program, like \"/usr/local/bin/kms\"");
+    }
+    if !keys.url.is_empty() && !is_safe_for_keys(&keys.url) {
+        report.add("keys.url", "must be https, or http to this machine, with no user name and no query");
+    }
+    if !keys.token.is_empty() && !keys.token_file.as_os_str().is_empty() {
+        report.add("keys.token_file", "is set and so is keys.token; keep one of them");
+    }
+    if keys.key_id.len() > 200 || !keys.key_id.bytes().all(|byte| byte.is_ascii_graphic()) {
+        report.add("keys.key_id", "must be at most 200 visible ASCII characters");
+    }
+}
+
+/// Keys travel there.
+fn is_safe_for_keys(text: &str) -> bool {
+    let Ok(url) = url::Url::parse(text) else { return false };
+    let is_local = match url.host() {
+        Some(url::Host::Domain(host)) => host == "localhost",
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => return false,
+    };
+    let is_bare = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+    is_bare && (url.scheme() == "https" || (url.scheme() == "http" && is_local))
 }
 
 fn check_lifetimes(config: &Config, report: &mut Report<'_>) {

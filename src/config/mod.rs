@@ -13,6 +13,7 @@ mod sections;
 mod setting;
 #[cfg(test)]
 mod tests;
+mod volumes;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -22,8 +23,8 @@ use crate::base::HostName;
 
 pub use problem::{Problem, Problems};
 pub use sections::{
-    Addressing, Backup, Config, Files, Keys, Lockout, Log, LogFormat, Mail, MailTransport, Organizations, Password,
-    RateLimits, Server, Sessions, SignUp, SmtpTls, Tokens,
+    Addressing, Backup, BackupMode, Config, Files, KeyProvider, Keys, Limits, Lockout, Log, LogFormat, Mail,
+    MailTransport, Organizations, Password, RateLimits, Replicated, Server, Sessions, SignUp, SmtpTls, Tokens,
 };
 
 /// What every environment variable of Bulkhead begins with.
@@ -54,13 +55,18 @@ impl Config {
         env: BTreeMap<String, String>,
         mut problems: Vec<Problem>,
     ) -> Result<Self, Problems> {
-        let in_file = file.get("keys").and_then(|keys| keys.get("master_key")).is_some();
+        let in_file = file.get("keys").and_then(toml::Value::as_table).map_or_else(Vec::new, |keys| {
+            ["master_key", "previous_master_key"].into_iter().filter(|name| keys.contains_key(*name)).collect()
+        });
         let config = Self::read(setting::Source::new(file, env), &mut problems);
-        if in_file {
+        for name in in_file {
+            let variable = name.to_ascii_uppercase();
             problems.push(Problem::new(
-                "keys.master_key",
-                "is read from the environment only: set BULKHEAD_KEYS_MASTER_KEY, or keep the key in a file of its own \
-                 and name it in keys.master_key_file",
+                format!("keys.{name}"),
+                format!(
+                    "is read from the environment only: set BULKHEAD_KEYS_{variable}, or keep the key in a file of its \
+                     own and name it in keys.master_key_file"
+                ),
             ));
         }
         check::check(&config, &mut problems);

@@ -11,6 +11,7 @@ use crate::base::Secret;
 
 use super::problem::Problem;
 use super::setting::{Section, Setting, Source};
+use super::volumes::Volumes;
 
 /// An enumeration that is written as a word.
 macro_rules! choice {
@@ -101,6 +102,7 @@ config! {
     lockout: Lockout,
     rate_limits: RateLimits,
     quotas: Quotas,
+    limits: Limits,
     mail: Mail,
     backup: Backup,
     exports: Exports,
@@ -177,16 +179,52 @@ section! {
         readers: u32 = 2, in 1..=16;
         /// Descriptors that are kept for sockets, logs and the catalog.
         reserve_descriptors: u64 = 256, in 64..=1_000_000;
+        /// Other directories that organizations' files may stand in, as `name=path`.
+        volumes: Volumes = Volumes::default();
     }
 }
 
 section! {
     /// The master key, which wraps every organization's data key.
     Keys = "keys" {
+        provider: KeyProvider = KeyProvider::Auto;
         /// Empty for `<data_dir>/master.key`.
         master_key_file: PathBuf = PathBuf::new();
         /// From the environment only.
         master_key: Secret = Secret::new(String::new());
+        /// The one before, until everything is wrapped by the new one. From the environment only.
+        previous_master_key: Secret = Secret::new(String::new());
+        /// A program and its arguments, for the provider `command`.
+        command: Vec<String> = Vec::new();
+        /// What `/wrap` and `/unwrap` are appended to, for the provider `http`.
+        url: String = String::new();
+        /// What is presented there; here, in the environment, or in a file that is read at every request.
+        token: Secret = Secret::new(String::new());
+        token_file: PathBuf = PathBuf::new();
+        /// The key that an outside provider is asked to wrap with; empty for what it chooses.
+        key_id: String = String::new();
+        /// How long an outside provider may take to answer.
+        timeout_seconds: u64 = 3, in 1..=60;
+        /// Organizations whose unwrapped keys are remembered.
+        cache_keys: usize = 10_000, in 1..=1_000_000;
+        /// How long a key is remembered that an outside provider has unwrapped.
+        cache_seconds: u64 = 600, in 1..=7 * DAY;
+        /// How long a data key is kept after it was replaced; 0 for as long as backups reach.
+        keep_replaced_hours: u64 = 0, in 0..=24 * 366;
+    }
+}
+
+choice! {
+    /// Who has the master key.
+    KeyProvider {
+        /// The environment, where it is set there; else a file.
+        Auto = "auto",
+        File = "file",
+        Env = "env",
+        /// A program that wraps and unwraps.
+        Command = "command",
+        /// A key-management service.
+        Http = "http",
     }
 }
 
@@ -260,6 +298,23 @@ section! {
 }
 
 section! {
+    /// What one organization may take of what all share, where operators have set nothing else for it; 0 for no limit.
+    Limits = "limits" {
+        requests_per_second: u32 = 2000, in 0..=1_000_000;
+        /// Requests that may come at once; they are earned back at the rate above.
+        request_burst: u32 = 10_000, in 1..=10_000_000;
+        /// Requests that are answered at the same moment.
+        concurrent_requests: u32 = 256, in 0..=1_000_000;
+        /// Passwords that are hashed at the same moment.
+        concurrent_hashes: u32 = 0, in 0..=1024;
+        /// Passwords that wait to be hashed.
+        queued_hashes: u32 = 128, in 0..=100_000;
+        /// Bytes that are written to its file.
+        written_bytes_per_minute: u64 = 512 << 20, in 0..=1 << 50;
+    }
+}
+
+section! {
     /// How mail leaves.
     Mail = "mail" {
         transport: MailTransport = MailTransport::Mailbox;
@@ -292,9 +347,21 @@ choice! {
     }
 }
 
+choice! {
+    /// Who copies what was written.
+    BackupMode {
+        /// The server itself.
+        BuiltIn = "built-in",
+        /// A stock litestream beside it, to which the server leaves the files.
+        Litestream = "litestream",
+    }
+}
+
 section! {
     /// Continuous backup, in Litestream's format.
     Backup = "backup" {
+        /// Who ships: the server itself, or a stock `litestream replicate` beside it.
+        mode: BackupMode = BackupMode::BuiltIn;
         /// Where to: `file:///var/backups/bulkhead` or `s3://bucket/prefix`; empty for no backup.
         url: String = String::new();
         /// Of an S3 store other than Amazon's.
@@ -312,13 +379,27 @@ section! {
         /// From a commit to its being shipped.
         delay_milliseconds: u64 = 1000, in 10..=60_000;
         /// Organizations that are shipped at the same moment.
-        workers: usize = 4, in 1..=256;
+        workers: usize = 8, in 1..=256;
+        /// What a write has reached when it is acknowledged, where an organization has nothing of its own.
+        replication: Replicated = Replicated::Local;
+        /// How long such an acknowledgement waits for the store.
+        confirm_seconds: u64 = 10, in 1..=300;
         /// Between two snapshots of an organization that is written to.
         snapshot_hours: u64 = 24, in 1..=24 * 31;
         /// How far back a restore reaches.
         retention_hours: u64 = 7 * 24, in 1..=24 * 366;
         /// The same for the keyring: so long a destroyed key could be had back from an old copy of the store.
         keyring_retention_hours: u64 = 24, in 1..=24 * 366;
+    }
+}
+
+choice! {
+    /// What an acknowledged write outlives.
+    Replicated {
+        /// A crash of this machine.
+        Local = "local",
+        /// The loss of this machine.
+        Object = "object",
     }
 }
 

@@ -273,6 +273,22 @@ impl Setting for Url {
     }
 }
 
+impl Setting for Vec<String> {
+    const WANTED: &'static str = "a list of texts, like [\"/usr/local/bin/kms\", \"--region=eu\"]";
+
+    fn from_toml(value: &Value) -> Option<Self> {
+        value.as_array()?.iter().map(|text| text.as_str().map(str::to_owned)).collect()
+    }
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(text.split(',').map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned).collect())
+    }
+
+    fn show(&self) -> Value {
+        self.clone().into()
+    }
+}
+
 impl Setting for Vec<IpNet> {
     const WANTED: &'static str = "a list of networks, like [\"10.0.0.0/8\", \"::1/128\"]";
 

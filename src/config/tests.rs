@@ -176,6 +176,22 @@ fn what_would_not_be_safe_is_refused() {
     assert_eq!(keys(load(&server("header_timeout_seconds = 60"), &[])), ["server.header_timeout_seconds"]);
     let both = [("BULKHEAD_KEYS_MASTER_KEY", "k"), ("BULKHEAD_KEYS_MASTER_KEY_FILE", "f")];
     assert_eq!(keys(load("", &both)), ["keys.master_key_file"]);
+    for (section, problem) in [
+        ("provider = 'env'", "keys.provider"),
+        ("provider = 'command'", "keys.command"),
+        ("command = ['kms']", "keys.command"),
+        ("provider = 'http'", "keys.url"),
+        ("url = 'http://kms.example.com'", "keys.url"),
+        ("url = 'https://a:b@kms.example.com'", "keys.url"),
+        ("url = 'https://kms.example.com'\ntoken = 'a'\ntoken_file = 'b'", "keys.token_file"),
+        ("key_id = 'a b'", "keys.key_id"),
+        ("previous_master_key = 'a'", "keys.previous_master_key"),
+    ] {
+        assert_eq!(keys(load(&format!("[keys]\n{section}"), &[])), [problem], "{section}");
+    }
+    for good in ["url = 'https://kms.example.com/v1'", "url = 'http://[::1]:9'", "command = ['/bin/kms', '-x']"] {
+        load(&format!("[keys]\n{good}"), &[]).unwrap();
+    }
     let plain = format!("{smtp}smtp_tls = 'none'\nsmtp_username = 'a'\nsmtp_password = 'b'");
     assert_eq!(keys(load(&plain, &[])), ["mail.smtp_tls"]);
     assert_eq!(keys(load(&format!("{smtp}smtp_username = 'a'"), &[])), ["mail.smtp_username"]);

@@ -16,6 +16,15 @@ pub(super) fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Resul
         .map_err(|error| Error::internal("cannot start a background thread").source(error))
 }
 
+/// Runs one piece of work on such a thread. It is done to its end even if nobody waits for it any more.
+pub async fn apart<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
+    let (done, answer) = tokio::sync::oneshot::channel();
+    spawn(name.to_owned(), move || {
+        let _ = done.send(work());
+    })?;
+    answer.await.map_err(|error| Error::internal("a background thread has ended early").source(error))
+}
+
 /// POSIX gives the nice value to the process, but Linux to each thread (setpriority(2), "C
 /// library/kernel differences"), so that this slows the calling thread only. It is what keeps other
 /// requests fast while every core is hashing a password.

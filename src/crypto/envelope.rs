@@ -43,6 +43,14 @@ impl Key {
     }
 }
 
+/// A new key, and whom something is sealed for that it opens.
+#[must_use]
+pub fn generate() -> (Secret, String) {
+    use age::secrecy::ExposeSecret;
+    let identity = x25519::Identity::generate();
+    (Secret::new(identity.to_string().expose_secret().to_owned()), identity.to_public().to_string())
+}
+
 /// Whether this is an `age1…` that something can be sealed for.
 #[must_use]
 pub fn is_recipient(text: &str) -> bool {

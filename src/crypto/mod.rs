@@ -6,18 +6,22 @@
 //! expires and who may ask: it has no clock, no file and no table.
 
 mod aead;
-mod background;
+pub mod background;
 pub mod envelope;
 pub mod hash;
+mod line;
 pub mod password;
 pub mod random;
 pub mod seal;
+mod sealer;
 pub mod signing;
 pub mod strength;
 
 pub use hash::MacKey;
+pub use line::Share;
 pub use password::{HashParameters, PasswordHasher, Verdict};
-pub use seal::{DataKey, MasterKey, Sealer, TokenBox};
+pub use seal::{DataKey, MasterKey, TokenBox};
+pub use sealer::{DataKeys, Sealer};
 pub use signing::{Algorithm, JwtHead, KeyStock, NewSigningKey, PublicKey, SigningKey};
 
 use crate::base::{Error, Id, OrganizationId, Result};

@@ -2,11 +2,11 @@
 //!
 //! One hash takes a core for some 30 ms and 19 MiB, by intent. So it happens on a few dedicated
 //! threads of low priority behind a bounded queue: a flood of sign-ins makes further sign-ins wait or
-//! be refused, while every other request stays as fast as before.
+//! be refused, while every other request stays as fast as before. Organizations wait in queues of their own
+//! ([`Share`]), so it is the flooded one's sign-ins that wait.
 
 use std::collections::TryReserveError;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use argon2::{Algorithm, Argon2, Block, Params, PasswordHash, Version};
@@ -15,6 +15,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::line::{Full, Line, Share};
 use super::{background, hash, random};
 use crate::base::{Error, Result, Secret, codes};
 
@@ -66,9 +67,16 @@ pub enum Verdict {
 }
 
 /// The hashing threads; clones share them, and they end with the last clone.
-#[derive(Clone, Debug)]
-pub struct PasswordHasher {
-    queue: SyncSender<Job>,
+#[derive(Clone)]
+pub struct PasswordHasher(Arc<Door>);
+
+/// Closes the line when the last hasher is gone: the threads hold the line and not this.
+struct Door(Arc<Line<Job>>);
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 enum Job {
@@ -83,49 +91,79 @@ impl PasswordHasher {
         let ours = parameters.to_params().ok_or_else(|| {
             Error::internal(format!("these parameters for password hashing are out of bounds: {parameters:?}"))
         })?;
-        let (sender, receiver) = sync_channel(queue.max(1));
-        let receiver = Arc::new(Mutex::new(receiver));
+        let line = Arc::new(Line::new(queue));
+        // First: if a thread cannot be started, those before it go home.
+        let door = Door(Arc::clone(&line));
         let decoy = Stored::decoy(&ours);
         for n in 0..workers.max(1) {
-            let receiver = Arc::clone(&receiver);
+            let line = Arc::clone(&line);
             let mut worker = Worker { ours: ours.clone(), decoy: decoy.clone(), memory: Vec::new() };
             background::spawn(format!("password-{n}"), move || {
-                while let Some(job) = next(&receiver) {
+                while let Some((organization, job)) = line.next() {
                     worker.run(job);
+                    line.done(organization);
                 }
             })?;
         }
-        Ok(Self { queue: sender })
+        Ok(Self(Arc::new(door)))
+    }
+
+    /// How many wait for a thread.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.0.waiting()
     }
 
     /// A new PHC string: `$argon2id$v=19$m=19456,t=2,p=1$salt$hash`.
-    pub async fn hash(&self, password: Secret) -> Result<String> {
+    pub async fn hash(&self, share: Share, password: Secret) -> Result<String> {
         if password.expose().len() > LONGEST_PASSWORD {
             return Err(Error::new(&codes::VALIDATION_FAILED).field("password", "too_long", "This is too long."));
         }
-        self.ask(|reply| Job::Hash { password, reply }).await
+        self.ask(share, |reply| Job::Hash { password, reply }).await
     }
 
     /// Compares with a stored PHC string. `None` is a member who is unknown or has no password: it
     /// costs as much and is always [`Verdict::No`], so that the time of an answer does not tell who
     /// exists.
-    pub async fn verify(&self, password: Secret, phc: Option<String>) -> Result<Verdict> {
+    pub async fn verify(&self, share: Share, password: Secret, phc: Option<String>) -> Result<Verdict> {
         if password.expose().len() > LONGEST_PASSWORD {
             // Nobody has such a password, so a quick answer tells nothing either.
             return Ok(Verdict::No);
         }
-        self.ask(|reply| Job::Verify { password, phc, reply }).await
+        self.ask(share, |reply| Job::Verify { password, phc, reply }).await
     }
 
-    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<Result<T>>) -> Job) -> Result<T> {
+    async fn ask<T>(&self, share: Share, job: impl FnOnce(oneshot::Sender<Result<T>>) -> Job) -> Result<T> {
         let (reply, answer) = oneshot::channel();
         // Never waits for room: whoever waits in front of the queue is a queue without a bound.
-        self.queue.try_send(job(reply)).map_err(|_| {
-            Error::new(&codes::OVERLOADED)
-                .retry_after(Duration::from_secs(1))
-                .because("the queue for passwords is full")
-        })?;
+        match self.0.0.join(share, job(reply)) {
+            Ok(None) => {}
+            Ok(Some(newest)) => newest.refuse(too_many_of_one()),
+            Err(Full::Own) => return Err(too_many_of_one()),
+            Err(Full::All) => {
+                return Err(Error::new(&codes::OVERLOADED)
+                    .retry_after(COME_BACK)
+                    .because("the queue for passwords is full"));
+            }
+        }
         answer.await.map_err(|_| Error::internal("a password thread ended early"))?
+    }
+}
+
+/// When whoever was refused may try again: a thread makes some room in this time.
+const COME_BACK: Duration = Duration::from_secs(1);
+
+fn too_many_of_one() -> Error {
+    Error::new(&codes::ORGANIZATION_HASHING_LIMITED).retry_after(COME_BACK)
+}
+
+impl Job {
+    /// Answers without any work.
+    fn refuse(self, error: Error) {
+        match self {
+            Self::Hash { reply, .. } => drop(reply.send(Err(error))),
+            Self::Verify { reply, .. } => drop(reply.send(Err(error))),
+        }
     }
 }
 
@@ -133,11 +171,6 @@ impl PasswordHasher {
 #[must_use]
 pub fn is_usable(phc: &str) -> bool {
     phc.len() <= 512 && Stored::parse(phc).is_some()
-}
-
-/// The next job; idle threads wait for the lock, one of them for the queue. `None` at the end.
-fn next(receiver: &Mutex<Receiver<Job>>) -> Option<Job> {
-    receiver.lock().unwrap_or_else(PoisonError::into_inner).recv().ok()
 }
 
 /// A PHC string taken apart (only Argon2id, within bounds).
@@ -262,10 +295,17 @@ impl Worker {
     }
 }
 
+impl std::fmt::Debug for PasswordHasher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PasswordHasher").field("waiting", &self.waiting()).finish()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const NOBODY: Share = Share::of_nobody();
     const CHEAP: HashParameters = HashParameters { memory_kib: 64, iterations: 1, parallelism: 1 };
 
     fn secret(text: &str) -> Secret {
@@ -280,19 +320,19 @@ mod tests {
     #[tokio::test]
     async fn a_password_is_recognised_and_another_is_not() {
         let hasher = PasswordHasher::new(CHEAP, 2, 8).unwrap();
-        let phc = hasher.hash(secret("plum otter")).await.unwrap();
+        let phc = hasher.hash(NOBODY, secret("plum otter")).await.unwrap();
         assert!(phc.starts_with("$argon2id$v=19$m=64,t=1,p=1$"), "{phc}");
-        assert_ne!(phc, hasher.hash(secret("plum otter")).await.unwrap(), "the salt is not random");
-        assert_eq!(hasher.verify(secret("plum otter"), Some(phc.clone())).await.unwrap(), Verdict::Yes);
-        assert_eq!(hasher.verify(secret("plum otters"), Some(phc.clone())).await.unwrap(), Verdict::No);
-        assert_eq!(hasher.verify(secret(""), Some(phc)).await.unwrap(), Verdict::No);
+        assert_ne!(phc, hasher.hash(NOBODY, secret("plum otter")).await.unwrap(), "the salt is not random");
+        assert_eq!(hasher.verify(NOBODY, secret("plum otter"), Some(phc.clone())).await.unwrap(), Verdict::Yes);
+        assert_eq!(hasher.verify(NOBODY, secret("plum otters"), Some(phc.clone())).await.unwrap(), Verdict::No);
+        assert_eq!(hasher.verify(NOBODY, secret(""), Some(phc)).await.unwrap(), Verdict::No);
     }
 
     #[tokio::test]
     async fn the_library_reads_what_we_write() {
         use argon2::PasswordVerifier as _;
         let hasher = PasswordHasher::new(HashParameters::default(), 1, 1).unwrap();
-        let phc = hasher.hash(secret("plum otter")).await.unwrap();
+        let phc = hasher.hash(NOBODY, secret("plum otter")).await.unwrap();
         let parsed = PasswordHash::new(&phc).unwrap();
         Argon2::default().verify_password(b"plum otter", &parsed).unwrap();
     }
@@ -349,7 +389,7 @@ mod tests {
         let tasks: Vec<_> = (0..8)
             .map(|_| {
                 let hasher = hasher.clone();
-                tokio::spawn(async move { hasher.hash(secret("plum otter")).await })
+                tokio::spawn(async move { hasher.hash(NOBODY, secret("plum otter")).await })
             })
             .collect();
         let mut refused = 0;
@@ -361,7 +401,7 @@ mod tests {
             }
         }
         assert!((5..8).contains(&refused), "{refused} were refused");
-        assert!(hasher.hash(secret("plum otter")).await.is_ok(), "the thread did not recover");
+        assert!(hasher.hash(NOBODY, secret("plum otter")).await.is_ok(), "the thread did not recover");
     }
 
     #[test]
@@ -380,8 +420,8 @@ mod tests {
     async fn very_long_passwords_are_never_hashed() {
         let hasher = PasswordHasher::new(CHEAP, 1, 1).unwrap();
         let long = "x".repeat(LONGEST_PASSWORD + 1);
-        assert!(hasher.hash(secret(&long)).await.unwrap_err().is(&codes::VALIDATION_FAILED));
-        assert_eq!(hasher.verify(secret(&long), None).await.unwrap(), Verdict::No);
+        assert!(hasher.hash(NOBODY, secret(&long)).await.unwrap_err().is(&codes::VALIDATION_FAILED));
+        assert_eq!(hasher.verify(NOBODY, secret(&long), None).await.unwrap(), Verdict::No);
     }
 
     #[test]

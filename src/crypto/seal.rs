@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::aead::AeadKey;
 use super::{certain, hash, random};
-use crate::base::{Error, OrganizationId, Result};
+use crate::base::{Error, Result};
 
 /// HKDF-SHA256 (RFC 5869): one key for each purpose, of which none tells anything about another.
 fn derive(key: &[u8; 32], purpose: &str) -> [u8; 32] {
@@ -50,54 +50,20 @@ impl DataKey {
     pub fn derive(&self, purpose: &'static str) -> [u8; 32] {
         derive(&self.0, purpose)
     }
+
+    /// Tells whether a key that comes back from elsewhere is this one, under this name, and nothing else of it.
+    #[must_use]
+    pub fn check_value(&self, name: &str) -> [u8; 16] {
+        let derived = Zeroizing::new(derive(&self.0, &format!("check of the data key {name}")));
+        let mut value = [0; 16];
+        value.copy_from_slice(&derived[..16]);
+        value
+    }
 }
 
 impl fmt::Debug for DataKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("DataKey[secret]")
-    }
-}
-
-/// Seals and opens columns of one organization.
-pub struct Sealer {
-    organization: [u8; 16],
-    key: AeadKey,
-}
-
-impl Sealer {
-    #[must_use]
-    pub fn new(organization: OrganizationId, key: &DataKey) -> Self {
-        let key = Zeroizing::new(key.derive("seal columns, version 1"));
-        Self { organization: organization.bits().to_be_bytes(), key: AeadKey::new(&key) }
-    }
-
-    /// `row` is the row's key as text; whoever changes it has to seal again.
-    #[must_use]
-    pub fn seal(&self, table: &'static str, column: &'static str, row: &str, plaintext: &[u8]) -> Vec<u8> {
-        self.key.seal(&self.place(table, column, row), plaintext)
-    }
-
-    /// Fails if the value was changed, or belongs to another organization, table, column or row.
-    pub fn open(
-        &self,
-        table: &'static str,
-        column: &'static str,
-        row: &str,
-        sealed: &[u8],
-    ) -> Result<Zeroizing<Vec<u8>>> {
-        self.key
-            .open(&self.place(table, column, row), sealed)
-            .ok_or_else(|| Error::internal(format!("the sealed value {table}.{column} of {row} cannot be opened")))
-    }
-
-    fn place<'a>(&'a self, table: &'a str, column: &'a str, row: &'a str) -> [&'a [u8]; 4] {
-        [&self.organization, table.as_bytes(), column.as_bytes(), row.as_bytes()]
-    }
-}
-
-impl fmt::Debug for Sealer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Sealer[secret]")
     }
 }
 
@@ -207,7 +173,9 @@ impl fmt::Debug for TokenBox {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Sealer;
     use super::*;
+    use crate::base::OrganizationId;
     use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 
     fn organization(n: u128) -> OrganizationId {

@@ -1,7 +1,7 @@
 //! F4. What the product can do, one folder a capability: `mod.rs` holds the rules, `store.rs` the SQL,
 //! `http.rs` the translation to and from HTTP.
 //!
-//! The order of the list is the order in which features may use one another: each only those above it.
+//! Features may use one another in one order only, which is that of `FEATURES` in `tests/it/architecture/rules.rs`.
 //! Here are also the two states that handlers are given: [`TenantState`] knows no catalog, so that what
 //! answers for one organization has no way to another.
 
@@ -14,20 +14,25 @@ pub mod backup;
 pub mod erasure;
 pub mod export;
 pub mod fleet;
+pub mod freeze;
 pub mod idempotency;
 pub mod import;
+pub mod inspection;
+pub mod keys;
 pub mod member;
 pub mod membership;
 pub mod oauth;
 pub mod organization;
 pub mod outbox;
 pub mod password;
+pub mod placement;
 pub mod provisioning;
 pub mod recovery;
 pub mod session;
 pub mod sign_up;
 pub mod signing_key;
 pub mod status;
+pub mod transfer;
 
 use std::time::Duration;
 
@@ -80,10 +85,16 @@ pub struct DeploymentState {
     pub sign_up: SignUpRules,
     pub mailer: Arc<Mailer>,
     pub fleet: fleet::Desk,
+    /// Wakes whoever rotates keys.
+    pub keys: keys::Desk,
     /// Wakes whoever erases organizations.
     pub erasures: erasure::Desk,
     /// Where copies go, if a backup is configured.
     pub backups: Option<Backups>,
+    /// Who has a past state put together at the moment.
+    pub inspections: inspection::Desk,
+    /// Files on their way to other volumes.
+    pub relocations: placement::Desk,
     /// Looks at what is uploaded.
     pub imports: import::Checker,
 }

@@ -77,6 +77,9 @@ impl Courier {
                     error.is(&codes::ORGANIZATION_BUSY).then_some(PAUSE)
                 }
             };
+            if next == Some(Duration::ZERO) {
+                continue;
+            }
             if let Some(wait) = next {
                 let _ = tokio::time::timeout(wait.max(Duration::from_millis(100)), rung.changed()).await;
                 continue;
@@ -89,33 +92,37 @@ impl Courier {
         }
     }
 
-    /// Sends what is due; tells how long it is until the next is.
+    /// Sends some of what is due; tells how long it is until the next is, which may be no time at all. Whoever has
+    /// many messages queues up again after a few, behind the other organizations that wait.
     async fn round(&self, id: OrganizationId) -> Result<Option<Duration>> {
         let _permit = self.0.at_once.acquire().await;
         let jobs = &self.0.jobs;
-        loop {
-            let tenant = jobs.open(id).await?;
-            let due = tenant.read(|db| outbox::due(db, tenant.sealer())).await?;
-            if due.is_empty() {
-                return Ok(tenant.read(next_due).await?.map(|(at, now)| at.since(now)));
-            }
-            drop(tenant);
-            for message in due {
-                let mail = message.mail.clone();
-                let out = Message { to: mail.to, subject: mail.subject, text: mail.text, code: mail.code };
-                let outcome = jobs.mailer.deliver(&out).await;
-                let label = if outcome.is_ok() { "delivered" } else { "failed" };
-                metrics::counter!("bulkhead_deliveries_total", "outcome" => label).increment(1);
-                if let Err(error) = &outcome {
-                    tracing::warn!(organization = %id, message = %message.id, ?error, "a mail was not taken");
-                }
-                let settle = |db: &crate::sqlite::Write<'_, TenantDb>| match outcome {
-                    Ok(()) => outbox::delivered(db, message.id),
-                    Err(_) => outbox::failed(db, &message),
-                };
-                jobs.open(id).await?.write(settle).await?;
-            }
+        let tenant = jobs.open(id).await?;
+        // What goes out could not be crossed off, and would go out again.
+        tenant.require_open()?;
+        let due = tenant.read(|db| outbox::due(db, tenant.sealer())).await?;
+        if due.is_empty() {
+            let next = tenant.read(next_due).await?.map(|(at, now)| at.since(now));
+            return Ok(next.map(|wait| wait.max(Duration::from_millis(1))));
         }
+        drop(tenant);
+        for message in due {
+            let mail = message.mail.clone();
+            let out = Message { to: mail.to, subject: mail.subject, text: mail.text, code: mail.code };
+            let outcome = jobs.mailer.deliver(&out).await;
+            let label = if outcome.is_ok() { "delivered" } else { "failed" };
+            metrics::counter!("bulkhead_deliveries_total", "outcome" => label).increment(1);
+            if let Err(error) = &outcome {
+                tracing::warn!(organization = %id, message = %message.id, ?error, "a mail was not taken");
+            }
+            let settle = |db: &crate::sqlite::Write<'_, TenantDb>| match outcome {
+                Ok(()) => outbox::delivered(db, message.id),
+                Err(_) => outbox::failed(db, &message),
+            };
+            // What has gone out must not go out again because nothing more may be written.
+            jobs.open(id).await?.write_beyond(settle).await?;
+        }
+        Ok(Some(Duration::ZERO))
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod delivery;
 pub mod erasure;
+pub mod keys;
 mod tidy;
 
 use std::sync::Arc;
@@ -42,12 +43,13 @@ impl Jobs {
 
 /// Starts them; they end with the runtime, or when the last sender of calls is gone.
 pub fn start(jobs: Jobs, mut calls: Calls) {
-    let (limits, state) = (jobs.state.limits.clone(), jobs.state.clone());
+    let (limits, state, fairness) = (jobs.state.limits.clone(), jobs.state.clone(), jobs.tenants.fairness().clone());
     tokio::spawn(async move {
         let mut every = tokio::time::interval(Duration::from_secs(60));
         loop {
             every.tick().await;
             limits.tidy();
+            fairness.tidy();
             tokio::task::block_in_place(|| state.exports.sweep(state.clock.now()));
         }
     });

@@ -39,11 +39,14 @@ pub(super) async fn look(tenant: &Tenant) {
 }
 
 async fn tidy(tenant: &Tenant) -> Result<()> {
+    if tenant.require_open().is_err() {
+        return Ok(());
+    }
     // Most files have nothing to tidy: look first, so that opening a file does not write to it.
     let due = tenant.read(|db| Ok(session::has_old(db)? || oauth::has_old(db)?)).await?;
     if due {
         tenant
-            .write(|db| {
+            .write_beyond(|db| {
                 session::forget_old(db)?;
                 oauth::forget_old(db)
             })

@@ -1,22 +1,42 @@
-//! F2. The ring of data keys, one an organization and one for the deployment, wrapped by the master key.
+//! F2. The ring of data keys: those of each organization and the deployment's own, wrapped by the master key.
 //!
 //! It owns `keyring.sqlite`, a file apart from the catalog: an organization is erased by destroying its
-//! key, which is worth only as much as the history of this file is short. It knows no organization's
-//! file and no table but its own. The master key itself is read from a file or the environment and is
-//! never written here.
+//! keys, which is worth only as much as the history of this file is short. It owns whom the master key is asked
+//! for ([`provider`]), for how long what was unwrapped is remembered ([`known`]), and how either kind of key is
+//! replaced ([`master`], [`versions`]). It knows no organization's file and no table but its own. The master key itself is
+//! kept in a file, in the environment or by somebody else, and is never written into the ring.
+//!
+//! What the deployment derives from a key (the seal of what travels through a browser, MACs, the seal of the catalog) is
+//! derived from its own data key, not from the master key: it stays the same when the master key is rotated.
 
+mod file_keys;
+mod known;
+mod master;
+pub mod provider;
+mod store;
+mod versions;
+
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use moka::sync::Cache;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Clock, Error, OrganizationId, Result, Timestamp, codes};
-use crate::crypto::{DataKey, MasterKey, hash};
-use crate::sqlite::{Backup, Database, KeyringDb, Opening, Still, bytes_of_new, params};
+use crate::crypto::{DataKey, DataKeys, hash};
+use crate::sqlite::{Backup, Database, KeyringDb, Opening, Still, bytes_of_new};
 
-const MIGRATIONS: &[&str] = &[include_str!("0001_initial.sql")];
+pub use known::{CacheFigures, OrganizationKeys};
+pub use master::{MasterPlan, MasterStatus};
+pub use provider::{Health, Provider, Settings};
+pub use store::{DataRotation, MasterRotation, Swept};
+pub use versions::Replaced;
+
+use known::Known;
+use provider::Providers;
+use store::Kept;
+
+const MIGRATIONS: &[&str] = &[include_str!("0001_initial.sql"), include_str!("0002_versions.sql")];
 const DEPLOYMENT: &str = "deployment";
 
 /// What can be said of a data key without telling it.
@@ -27,6 +47,12 @@ pub struct WrappedKey {
     /// The master key that it is wrapped with.
     pub master_key_id: String,
     pub created_at: Timestamp,
+    /// The same of the key of its whole file, where that is ciphertext.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file_key_sha256: Option<String>,
+    /// The same of the versions before it that are kept for backups.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier_sha256: Vec<String>,
 }
 
 /// The keyring of a data directory; cheap to clone.
@@ -35,82 +61,102 @@ pub struct Keyring(Arc<Inner>);
 
 struct Inner {
     database: Database<KeyringDb>,
-    master: MasterKey,
+    providers: Providers,
     /// Keys that were unwrapped lately; whatever is destroyed leaves it as well.
-    known: Cache<OrganizationId, DataKey>,
-    /// Counts destructions.
-    destroyed: AtomicU64,
+    known: Known,
+    /// Held by whoever reads, replaces or destroys the keys of one organization.
+    turns: Mutex<HashMap<OrganizationId, Weak<tokio::sync::Mutex<()>>>>,
 }
-
-const KNOWN: u64 = 10_000;
 
 impl Keyring {
     /// Opens the ring, making an empty one on first use. Blocking.
-    pub fn open(directory: &Path, master: MasterKey, clock: Clock, backup: Backup) -> Result<Self> {
+    pub fn open(directory: &Path, settings: impl Into<Settings>, clock: Clock, backup: Backup) -> Result<Self> {
+        let settings = settings.into();
         let path = directory.join("keyring.sqlite");
         if !path.exists() {
             let bytes = bytes_of_new::<KeyringDb>(directory, MIGRATIONS)?;
             crate::sqlite::place_file(&path, &bytes)?;
         }
-        let database = Database::open(Opening { path: &path, migrations: MIGRATIONS, readers: 2, clock, backup })?;
-        let (known, destroyed) = (Cache::new(KNOWN), AtomicU64::new(0));
-        Ok(Self(Arc::new(Inner { database, master, known, destroyed })))
+        let opening = Opening { path: &path, migrations: MIGRATIONS, readers: 2, clock: clock.clone(), backup };
+        let database = Database::open(opening)?;
+        let known = Known::new(settings.cached, settings.remember);
+        let providers = Providers::new(settings, clock);
+        Ok(Self(Arc::new(Inner { database, providers, known, turns: Mutex::default() })))
     }
 
     /// Makes the data key of a new organization; the same one again if a crash came in between.
-    pub async fn create(&self, organization: OrganizationId) -> Result<DataKey> {
-        self.get_or_create(&organization.to_string()).await
+    pub async fn create(&self, organization: OrganizationId) -> Result<Arc<OrganizationKeys>> {
+        let turn = self.turn(organization);
+        let _turn = turn.lock().await;
+        let name = organization.to_string();
+        self.create_first(&name).await?;
+        let found = self.find(&name).await?.ok_or_else(|| Error::internal("a data key vanished"))?;
+        Ok(self.0.known.put(organization, found.0, self.now(), found.1))
     }
 
-    /// The data key of an organization.
-    pub async fn get(&self, organization: OrganizationId) -> Result<DataKey> {
-        if let Some(key) = self.0.known.get(&organization) {
-            return Ok(key);
+    /// The data keys of an organization. Where an outside provider unwrapped them, and that is longer ago than they are
+    /// remembered, it is asked again; when it does not answer, nobody gets them.
+    pub async fn keys(&self, organization: OrganizationId) -> Result<Arc<OrganizationKeys>> {
+        if let Some(keys) = self.0.known.get(organization, self.now()) {
+            return Ok(keys);
         }
-        let seen = self.0.destroyed.load(Ordering::SeqCst);
+        let turn = self.turn(organization);
+        let _turn = turn.lock().await;
+        // Somebody else may have had them unwrapped meanwhile.
+        if let Some(keys) = self.0.known.get(organization, self.now()) {
+            return Ok(keys);
+        }
         let found = self.find(&organization.to_string()).await?;
         let missing = || Error::new(&codes::ORGANIZATION_UNAVAILABLE).because("its data key is not in the keyring");
-        let key = found.ok_or_else(missing)?;
-        self.0.known.insert(organization, key.clone());
-        // One that was destroyed while it was read must not outlive that here.
-        if self.0.destroyed.load(Ordering::SeqCst) != seen {
-            self.0.known.invalidate(&organization);
-        }
-        Ok(key)
+        let (keys, is_here) = found.ok_or_else(missing)?;
+        Ok(self.0.known.put(organization, keys, self.now(), is_here))
     }
 
     /// The deployment's own data key, made on first use.
     pub async fn deployment(&self) -> Result<DataKey> {
-        self.get_or_create(DEPLOYMENT).await
+        self.create_first(DEPLOYMENT).await?;
+        let found = self.find(DEPLOYMENT).await.map_err(|error| {
+            let why = error.cause().unwrap_or_else(|| error.to_string());
+            let what = "The deployment's own key cannot be unwrapped, so nothing can be served.";
+            Error::new(error.code()).detail(what).because(format!("the deployment's data key: {why}"))
+        })?;
+        Ok(found.ok_or_else(|| Error::internal("a data key vanished"))?.0.newest.1)
     }
 
-    /// Destroys a key: whatever it sealed is gone, in every copy. When this returns, the wrapped key is neither in
-    /// the file nor in its WAL: pages are overwritten (`secure_delete`), and the WAL is cut off.
+    /// Destroys every version of a key: whatever they sealed is gone, in every copy. When this returns, the wrapped keys
+    /// are neither in the file nor in its WAL: pages are overwritten (`secure_delete`), and the WAL is cut off.
     pub async fn destroy(&self, organization: OrganizationId) -> Result<()> {
+        let turn = self.turn(organization);
+        let _turn = turn.lock().await;
         self.0
             .database
-            .write(|db| db.execute("DELETE FROM data_key WHERE name = ?", params![organization.to_string()]))
+            .write(|db| {
+                store::delete_all(db, &file_keys::name(organization))?;
+                store::delete_all(db, &organization.to_string())
+            })
             .await?;
-        self.0.destroyed.fetch_add(1, Ordering::SeqCst);
-        self.0.known.invalidate(&organization);
+        self.0.known.forget(organization);
         self.0.database.fold().await
     }
 
     /// A key as it is kept: of no use without the master key, and enough to say later which one was destroyed.
     pub async fn wrapped(&self, organization: OrganizationId) -> Result<Option<WrappedKey>> {
-        self.0
-            .database
-            .read(|db| {
-                db.one(
-                    "SELECT wrapped, master_key_id, created_at FROM data_key WHERE name = ?",
-                    params![organization.to_string()],
-                    |row| {
-                        let sha256 = hex::encode(hash::sha256(&row.get::<_, Vec<u8>>(0)?));
-                        Ok(WrappedKey { sha256, master_key_id: row.get(1)?, created_at: row.get(2)? })
-                    },
-                )
-            })
-            .await
+        let of = |name: String| self.0.database.read(move |db| store::versions(db, &name));
+        let (kept, file) = (of(organization.to_string()).await?, of(file_keys::name(organization)).await?);
+        let mut digests = kept.iter().map(|key| hex::encode(hash::sha256(&key.wrapped)));
+        let (Some(newest), Some(sha256)) = (kept.first(), digests.next()) else { return Ok(None) };
+        Ok(Some(WrappedKey {
+            sha256,
+            master_key_id: newest.by.clone(),
+            created_at: newest.created_at,
+            file_key_sha256: file.first().map(|key| hex::encode(hash::sha256(&key.wrapped))),
+            earlier_sha256: digests.collect(),
+        }))
+    }
+
+    /// Folds the WAL into the file. Blocking; at shutdown.
+    pub fn settle(&self) {
+        self.0.database.settle();
     }
 
     /// Works on the file between two of its transactions; for backups.
@@ -118,56 +164,74 @@ impl Keyring {
         self.0.database.still(work).await
     }
 
-    /// Whether there is a key for the organization.
+    /// Whether there is a key for the organization. Nobody is asked to unwrap it, unless we have the master key.
     pub async fn holds(&self, organization: OrganizationId) -> Result<bool> {
-        Ok(self.find(&organization.to_string()).await?.is_some())
+        let name = organization.to_string();
+        let kept = self.0.database.read(|db| store::versions(db, &name)).await?;
+        for key in kept.iter().filter(|key| Providers::is_here(&key.by)) {
+            self.unwrap(key).await?;
+        }
+        Ok(!kept.is_empty())
     }
 
-    async fn get_or_create(&self, name: &str) -> Result<DataKey> {
-        if let Some(key) = self.find(name).await? {
-            return Ok(key);
+    /// How the cache does.
+    #[must_use]
+    pub fn cache(&self) -> CacheFigures {
+        self.0.known.figures()
+    }
+
+    /// How the provider does.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        self.0.providers.health()
+    }
+
+    async fn create_first(&self, name: &str) -> Result<()> {
+        if self.0.database.read(|db| store::is_there(db, name)).await? {
+            return Ok(());
         }
         let key = DataKey::generate();
-        let wrapped = self.0.master.wrap(name, &key);
-        let stored = self
-            .0
-            .database
-            .write(|db| {
-                db.execute(
-                    "INSERT INTO data_key (name, wrapped, master_key_id, created_at) VALUES (?, ?, ?, ?)
-                     ON CONFLICT (name) DO NOTHING",
-                    params![name, wrapped, self.0.master.id(), db.now()],
-                )
-            })
-            .await?;
-        // Somebody else was faster: theirs is the key.
-        if stored == 0 { self.find(name).await?.ok_or_else(|| Error::internal("a data key vanished")) } else { Ok(key) }
+        let (wrapped, by) = self.0.providers.wrap(&label(name, 1), &key).await?;
+        // Where somebody else was faster, theirs is the key.
+        self.0.database.write(|db| store::insert_first(db, name, &wrapped, &by)).await.map(drop)
     }
 
-    async fn find(&self, name: &str) -> Result<Option<DataKey>> {
-        let row = self
-            .0
-            .database
-            .read(|db| {
-                db.one("SELECT wrapped, master_key_id FROM data_key WHERE name = ?", params![name], |row| {
-                    Ok((row.get::<_, Vec<u8>>(0)?, row.get::<_, String>(1)?))
-                })
-            })
-            .await?;
-        row.map(|(wrapped, master_key_id)| {
-            self.0.master.unwrap(name, &wrapped).map_err(|_| {
-                let why = if master_key_id == self.0.master.id() {
-                    "it was changed, or moved here from elsewhere".to_owned()
-                } else {
-                    let ours = self.0.master.id();
-                    format!("it was wrapped by another master key ({master_key_id}; this server has {ours})")
-                };
-                if name == DEPLOYMENT {
-                    return Error::internal(format!("the deployment's data key cannot be unwrapped: {why}"));
-                }
-                Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(format!("its data key cannot be unwrapped: {why}"))
-            })
-        })
-        .transpose()
+    /// All versions, unwrapped, and whether nobody had to be asked for them.
+    async fn find(&self, name: &str) -> Result<Option<(DataKeys, bool)>> {
+        let kept = self.0.database.read(|db| store::versions(db, name)).await?;
+        let is_here = kept.iter().all(|key| Providers::is_here(&key.by));
+        let mut keys = Vec::with_capacity(kept.len());
+        for key in &kept {
+            keys.push((key.version, self.unwrap(key).await?));
+        }
+        let mut keys = keys.into_iter();
+        Ok(keys.next().map(|newest| (DataKeys { newest, older: keys.collect() }, is_here)))
     }
+
+    async fn unwrap(&self, key: &Kept) -> Result<DataKey> {
+        self.0.providers.unwrap(&label(&key.name, key.version), &key.wrapped, &key.by).await
+    }
+
+    /// Whoever reads, replaces or destroys the keys of one organization takes turns.
+    fn turn(&self, organization: OrganizationId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.0.turns.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = turns.get(&organization).and_then(Weak::upgrade) {
+            return turn;
+        }
+        if turns.len() >= 1024 {
+            turns.retain(|_, turn| turn.strong_count() > 0);
+        }
+        let turn = Arc::new(tokio::sync::Mutex::new(()));
+        turns.insert(organization, Arc::downgrade(&turn));
+        turn
+    }
+
+    fn now(&self) -> Timestamp {
+        self.0.database.clock().now()
+    }
+}
+
+/// What a wrapped key is bound to. The first version is named as every keyring of before has it.
+fn label(name: &str, version: u32) -> String {
+    if version == 1 { name.to_owned() } else { format!("{name}#{version}") }
 }

@@ -8,6 +8,8 @@ use super::{Decoder, Error, Header, Result};
 
 /// How much of neighbouring pages is gathered for one write.
 const RUN: usize = 256 << 10;
+/// What a database begins with (fileformat2.html 1.3).
+const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// A database file, or one in memory, that can be given a length.
 pub trait Image: Read + Write + Seek {
@@ -71,15 +73,17 @@ fn pages_before<I: Image>(header: &Header, image: &mut I) -> Result<u32> {
     if len == 0 || len % page_size != 0 {
         return Err(Error::Image("its length is not one of a database of this page size"));
     }
-    // Bytes 16 and 17 of a database are its page size, with 1 for 65536 (fileformat2.html 1.3.2).
-    let mut stored = [0; 2];
-    image.seek(SeekFrom::Start(16))?;
+    // Bytes 16 and 17 of a database are its page size, with 1 for 65536 (fileformat2.html 1.3.2). Of one that is
+    // ciphertext as a whole, they tell nothing, and neither does its beginning.
+    let mut stored = [0; 18];
+    image.seek(SeekFrom::Start(0))?;
     image.read_exact(&mut stored)?;
-    let stored = match u32::from(u16::from_be_bytes(stored)) {
+    let is_plain = stored.starts_with(MAGIC);
+    let stored = match u32::from(u16::from_be_bytes([stored[16], stored[17]])) {
         1 => 65536,
         size => size,
     };
-    if stored != header.page_size {
+    if is_plain && stored != header.page_size {
         return Err(Error::PageSizeChanged { expected: header.page_size, got: stored });
     }
     u32::try_from(len / page_size).map_err(|_| Error::Image("it has too many pages"))

@@ -68,6 +68,11 @@ impl<W: Write> Encoder<W> {
         Ok(())
     }
 
+    /// One page of such an image; the lock page is skipped.
+    pub fn page_of_image(&mut self, pgno: u32, page: &[u8]) -> Result<()> {
+        if pgno == lock_page(self.header.page_size) { Ok(()) } else { self.page(pgno, page) }
+    }
+
     /// Gives back the writer, flushed, and how many bytes the file has.
     pub fn finish(mut self) -> Result<(W, u64)> {
         self.order.end()?;

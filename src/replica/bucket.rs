@@ -18,7 +18,6 @@ use object_store::{
 };
 use std::future::Future;
 use std::io::{Read, Write};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,6 +81,36 @@ impl Bucket {
         let what = format!("list s3://{}/{}", self.name, self.prefix);
         let prefix = (!self.prefix.is_empty()).then(|| key(&self.prefix)).transpose()?;
         self.within(&what, self.store.list(prefix.as_ref()).next().map_ok_unit()).await
+    }
+
+    pub async fn create(&self, name: &str, bytes: Bytes) -> Result<()> {
+        let name = self.top(name);
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let location = key(&name)?;
+        let put = self.store.put_opts(&location, bytes.into(), options);
+        match self.within(&format!("put s3://{}/{name}", self.name), put).await {
+            Ok(_) => Ok(()),
+            Err(Error::NotFound { object }) => {
+                Err(Error::Refused { what: object, source: "there is no such bucket".into() })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    pub async fn read_named(&self, name: &str) -> Result<Option<Bytes>> {
+        let name = self.top(name);
+        let (what, location) = (format!("get s3://{}/{name}", self.name), key(&name)?);
+        let read = async { self.store.get_opts(&location, GetOptions::default()).await?.bytes().await };
+        match self.within(&what, read).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub async fn names(&self, below: &str) -> Result<Vec<String>> {
+        let objects = self.objects(&self.top(below)).await?;
+        Ok(objects.iter().filter_map(|object| object.location.filename().map(str::to_owned)).collect())
     }
 
     /// Of everything of a replica.
@@ -216,16 +245,16 @@ impl Bucket {
         Ok(all.into())
     }
 
-    pub async fn fetch(&self, path: &str, item: &Item, scratch: &Path) -> Result<Body> {
-        let mut body = Scratch::new(scratch);
+    pub async fn fetch(&self, path: &str, item: &Item, mut body: Scratch) -> Result<Body> {
+        let scratch = body.directory().to_owned();
         self.read(path, item, |piece| {
-            blocking(|| body.write_all(&piece)).map_err(|error| Error::local(scratch, error))
+            blocking(|| body.write_all(&piece)).map_err(|error| Error::local(&scratch, error))
         })
         .await?;
-        blocking(|| body.finish()).map_err(|error| Error::local(scratch, error))
+        blocking(|| body.finish()).map_err(|error| Error::local(&scratch, error))
     }
 
-    async fn read(&self, path: &str, item: &Item, mut take: impl FnMut(Bytes) -> Result<()>) -> Result<()> {
+    pub async fn read(&self, path: &str, item: &Item, mut take: impl FnMut(Bytes) -> Result<()>) -> Result<()> {
         let what = format!("get {}", self.object(path, item));
         let mut pieces = self.open(path, item, false).await?.into_stream();
         while let Some(piece) = self.within(&what, pieces.next().map_transposed()).await? {

@@ -26,6 +26,9 @@ pub enum Error {
     /// What is stored is not what it should be.
     #[error("{object} is damaged: {source}")]
     Damaged { object: String, source: Cause },
+    /// Somebody else writes here; we do not any more.
+    #[error("{0}")]
+    Superseded(String),
     /// The location or the settings cannot be used.
     #[error("{0}")]
     Configuration(String),

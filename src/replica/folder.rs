@@ -29,6 +29,26 @@ impl Folder {
         .map_err(|error| Error::of_folder(&self.root, error))
     }
 
+    pub fn create(&self, name: &str, bytes: Bytes) -> Result<()> {
+        let path = self.root.join(name);
+        blocking(|| write(&path, None, &bytes.into())).map_err(|error| Error::of_folder(&path, error))
+    }
+
+    pub fn read(&self, name: &str) -> Result<Option<Bytes>> {
+        let path = self.root.join(name);
+        let read = blocking(|| unless_missing(fs::read(&path)));
+        Ok(read.map_err(|error| Error::of_folder(&path, error))?.map(Bytes::from))
+    }
+
+    pub fn names(&self, below: &str) -> Result<Vec<String>> {
+        let directory = self.root.join(below);
+        blocking(|| {
+            let entries = unless_missing(fs::read_dir(&directory))?.into_iter().flatten();
+            entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect::<io::Result<Vec<_>>>()
+        })
+        .map_err(|error| Error::of_folder(&directory, error))
+    }
+
     fn directory(&self, path: &str, level: u8) -> PathBuf {
         self.root.join(path).join("ltx").join(level.to_string())
     }
@@ -63,7 +83,7 @@ impl Folder {
             let mut attempts = 0;
             loop {
                 attempts += 1;
-                match write(&name, item, body) {
+                match write(&name, Some(item.created_at.into()), body) {
                     // A `destroy` next door may have removed a directory above that was empty.
                     Err(error) if error.kind() == io::ErrorKind::NotFound && attempts < 3 => {}
                     done => return done,
@@ -160,7 +180,7 @@ fn unless_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 /// As litestream writes: under a name that no reader looks at, to the disk, and only then its own name.
-fn write(name: &Path, item: &Item, body: &Body) -> io::Result<()> {
+fn write(name: &Path, modified: Option<std::time::SystemTime>, body: &Body) -> io::Result<()> {
     if name.symlink_metadata().is_ok() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
@@ -169,7 +189,9 @@ fn write(name: &Path, item: &Item, body: &Body) -> io::Result<()> {
     let (mut file, temporary) = temporary(name)?;
     let discard = Discard(Some(temporary.clone()));
     io::copy(&mut body.reader(), &mut file)?;
-    file.set_modified(item.created_at.into())?;
+    if let Some(modified) = modified {
+        file.set_modified(modified)?;
+    }
     file.sync_all()?;
     drop(file);
     publish(&temporary, name)?;

@@ -6,8 +6,8 @@
 //! `<path>/<level as 4 hex digits>/<min>-<max>.ltx` in a bucket. Level 0 holds what was committed, levels
 //! 1 to 3 the same merged into longer stretches, level 9 whole snapshots.
 //!
-//! One writer a path: nothing here guards two that compact or expire the same replica, but [`Replica::put`]
-//! never replaces a file, so that a writer that was declared dead cannot rewrite history.
+//! One writer a location: [`Owner`] says which, and [`Replica::put`] never replaces a file, so that a writer that was
+//! declared dead cannot rewrite history.
 //!
 //! It leaves alone: SQLite connections and WAL files, what an organization is, schedules and clocks (`now`
 //! is an argument), and the file format, which is [`crate::ltx`]'s.
@@ -19,20 +19,22 @@ mod folder;
 mod history;
 mod item;
 mod location;
+mod owner;
 mod plan;
 mod restore;
 mod retain;
 mod scratch;
 mod store;
 
-pub use compact::compact;
+pub use compact::{Compacted, compact};
 pub use error::{Cause, Error, Result};
 pub use history::{Gap, History, LevelUse, Point, history};
 pub use item::{Item, SNAPSHOT_LEVEL};
 pub use location::{Location, Settings};
+pub use owner::{Claim, Owner};
 pub use plan::{PlanError, Target, plan};
 pub use restore::{Restored, restore};
-pub use retain::{Retained, Rules, retain};
+pub use retain::{Retained, Rules, next_expiry, retain};
 pub use scratch::{Body, BodyReader, Scratch};
 pub use store::{Destroyed, Replica, Store};
 
@@ -87,12 +89,13 @@ fn make_directory(path: &Path) -> io::Result<()> {
     }
     for directory in missing.iter().rev() {
         match fs::DirBuilder::new().mode(0o700).create(directory) {
-            Ok(()) => sync_parent(directory)?,
+            Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(())
+    // Only now, and the last one first: what a journal has to write for all of them it then writes once.
+    missing.iter().try_for_each(|directory| sync_parent(directory))
 }
 
 /// Removes the file when dropped, unless it was published.

@@ -4,7 +4,7 @@ use super::scratch::Body;
 use super::{Discard, Error, Item, Replica, Result, Target, blocking, make_directory, plan, publish};
 use crate::ltx::{self, Decoder, Header, Txid};
 use chrono::{DateTime, Utc};
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -38,25 +38,28 @@ pub async fn restore(replica: &Replica, target: Target, out: &Path) -> Result<Re
     if let Target::Time(time) = target {
         items = replica.date_for(items, time).await?;
     }
-    let plan = plan(&items, target)?;
-    let files = plan.len();
+    let mut steps = plan(&items, target)?;
+    let end = steps.last().map(|item| item.name.max);
 
     let temporary = beside(out, ".tmp");
     let directory = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut image = blocking(|| create(directory, &temporary)).map_err(|error| Error::local(&temporary, error))?;
     let discard = Discard(Some(temporary.clone()));
-
-    let mut bodies = futures::stream::iter(plan)
-        .map(|item| async move {
-            let body = replica.fetch(&item, directory).await?;
-            Ok::<_, Error>((item, body))
-        })
-        .buffered(AHEAD);
-    let mut last: Option<Header> = None;
-    while let Some((item, body)) = bodies.try_next().await? {
-        let header = blocking(|| apply(replica, &item, &body, last.as_ref(), &mut image, &temporary))?;
-        last = Some(header);
-    }
+    let (image, last, files) = loop {
+        let mut image = blocking(|| create(directory, &temporary)).map_err(|error| Error::local(&temporary, error))?;
+        let files = steps.len();
+        match lay(replica, steps, directory, &mut image, &temporary).await {
+            Ok(last) => break (image, last, files),
+            Err((Some(damaged), error)) => {
+                // Other files may hold the same: then nothing is lost. Another end than was asked for is no restore.
+                items.retain(|item| *item != damaged);
+                match plan(&items, target) {
+                    Ok(other) if other.last().map(|item| item.name.max) == end => steps = other,
+                    _ => return Err(error),
+                }
+            }
+            Err((None, error)) => return Err(error),
+        }
+    };
     let Some(last) = last else { return Err(super::PlanError::Empty.into()) };
 
     blocking(|| {
@@ -77,6 +80,32 @@ pub async fn restore(replica: &Replica, target: Target, out: &Path) -> Result<Re
         pages: last.commit,
         files,
     })
+}
+
+/// Lays file upon file. Fails with the one that is not what it should be, if it is that.
+async fn lay(
+    replica: &Replica,
+    steps: Vec<Item>,
+    directory: &Path,
+    image: &mut File,
+    temporary: &Path,
+) -> Result<Option<Header>, (Option<Item>, Error)> {
+    let mut bodies = futures::stream::iter(steps)
+        .map(|item| async move {
+            let body = replica.fetch(&item, directory).await;
+            (item, body)
+        })
+        .buffered(AHEAD);
+    let mut last: Option<Header> = None;
+    while let Some((item, body)) = bodies.next().await {
+        let applied = body.and_then(|body| blocking(|| apply(replica, &item, &body, last.as_ref(), image, temporary)));
+        match applied {
+            Ok(header) => last = Some(header),
+            Err(error @ Error::Damaged { .. }) => return Err((Some(item), error)),
+            Err(error) => return Err((None, error)),
+        }
+    }
+    Ok(last)
 }
 
 /// `<out><suffix>`.
@@ -115,6 +144,22 @@ impl Replica {
     /// What a fetched file says of itself.
     pub fn header(&self, item: &Item, body: &Body) -> Result<Header> {
         Ok(*self.decode(item, body)?.header())
+    }
+
+    /// The same of one that was read to its end, where its checksum is. Blocking work.
+    pub fn verified(&self, item: &Item, body: &Body) -> Result<Header> {
+        blocking(|| self.verify(item, body))
+    }
+
+    /// Reads a fetched file to its end.
+    pub(super) fn verify(&self, item: &Item, body: &Body) -> Result<Header> {
+        let damaged = |error: ltx::Error| Error::damaged(self.object(item), error);
+        let mut decoder = self.decode(item, body)?;
+        let header = *decoder.header();
+        let mut page = Vec::new();
+        while decoder.next_page(&mut page).map_err(damaged)?.is_some() {}
+        decoder.finish().map_err(damaged)?;
+        Ok(header)
     }
 
     /// Opens a fetched file, and refuses one that is not what its name says.

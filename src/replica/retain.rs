@@ -46,6 +46,23 @@ pub async fn retain(replica: &Replica, rules: Rules, now: DateTime<Utc>) -> Resu
     Ok(Retained { deleted: expired.into_iter().flatten().collect(), oldest_snapshot })
 }
 
+/// When [`retain`] would have something to delete for the first time, if nothing is added until then.
+#[must_use]
+pub fn next_expiry(items: &[Item], rules: Rules, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let later = |item: &Item| {
+        let age = match item.level {
+            0 => rules.l0_after,
+            SNAPSHOT_LEVEL => rules.snapshots,
+            _ => return None,
+        };
+        item.created_at.checked_add_signed(chrono::Duration::from_std(age).ok()? + chrono::Duration::milliseconds(1))
+    };
+    let mut moments: Vec<DateTime<Utc>> = items.iter().filter_map(later).map(|moment| moment.max(now)).collect();
+    moments.sort();
+    moments.dedup();
+    moments.into_iter().find(|moment| choose(items, rules, *moment).1.iter().any(|part| !part.is_empty()))
+}
+
 fn before(now: DateTime<Utc>, age: Duration) -> DateTime<Utc> {
     chrono::Duration::from_std(age).ok().and_then(|age| now.checked_sub_signed(age)).unwrap_or(DateTime::<Utc>::MIN_UTC)
 }
@@ -113,6 +130,24 @@ mod tests {
         assert_eq!(gone(&items, Rules::default(), HOUR), (1..=8).map(|t| (0, t, t)).collect::<Vec<_>>());
         items.push(item(1, 9, 10, 600));
         assert_eq!(gone(&items, Rules::default(), HOUR), (1..=9).map(|t| (0, t, t)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_next_expiry_is_known_beforehand() {
+        let day = 24 * HOUR;
+        let next = |items: &[Item], now| {
+            let now = DateTime::from_timestamp(now, 0).unwrap();
+            next_expiry(items, Rules::default(), now).map(|moment| moment.timestamp())
+        };
+        let mut items = vec![item(9, 1, 10, 0), item(9, 1, 20, day), item(0, 20, 20, day)];
+        // The older one is the beginning of the window until the newer one is.
+        assert_eq!(next(&items, day), Some(2 * day));
+        assert_eq!(next(&items[1..], 90 * day), None, "the newest state stays");
+        items.extend([item(1, 1, 22, 2 * day), item(0, 21, 21, 2 * day), item(0, 22, 22, 2 * day)]);
+        assert_eq!(next(&items, 2 * day), Some(2 * day), "now");
+        let (_, parts) = choose(&items, Rules::default(), DateTime::from_timestamp(2 * day + 1, 0).unwrap());
+        let left: Vec<Item> = items.iter().filter(|item| !parts.concat().contains(item)).cloned().collect();
+        assert_eq!(next(&left, 2 * day + 1), Some(2 * day + 300));
     }
 
     #[test]

@@ -12,6 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Above this a content goes to disk.
 const IN_MEMORY: usize = 16 << 20;
 
+/// And below this it never does.
+const LEAST: usize = 64 << 10;
+
 /// The content of one LTX file.
 #[derive(Debug, Clone)]
 pub enum Body {
@@ -98,6 +101,7 @@ impl Read for BodyReader {
 #[derive(Debug)]
 pub struct Scratch {
     directory: PathBuf,
+    in_memory: usize,
     memory: Vec<u8>,
     file: Option<File>,
     len: u64,
@@ -107,7 +111,18 @@ impl Scratch {
     /// `directory` is where a large content goes; it needs to be there only then.
     #[must_use]
     pub fn new(directory: &Path) -> Self {
-        Self { directory: directory.to_path_buf(), memory: Vec::new(), file: None, len: 0 }
+        Self::one_of(directory, 1)
+    }
+
+    /// One of `count` that are collected for one purpose: together they take no more memory than a single one.
+    #[must_use]
+    pub fn one_of(directory: &Path, count: usize) -> Self {
+        let in_memory = (IN_MEMORY / count.max(1)).max(LEAST);
+        Self { directory: directory.to_path_buf(), in_memory, memory: Vec::new(), file: None, len: 0 }
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
     }
 
     pub fn finish(mut self) -> io::Result<Body> {
@@ -124,7 +139,7 @@ impl Scratch {
 impl Write for Scratch {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // With a file, the memory is its buffer.
-        let most = if self.file.is_some() { 1 << 20 } else { IN_MEMORY };
+        let most = if self.file.is_some() { self.in_memory.min(1 << 20) } else { self.in_memory };
         if self.memory.len() + bytes.len() > most {
             let file = match &mut self.file {
                 Some(file) => file,

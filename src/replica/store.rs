@@ -3,7 +3,7 @@
 use super::bucket::Bucket;
 use super::folder::Folder;
 use super::location::is_key;
-use super::{Body, Error, Item, Location, Result, SNAPSHOT_LEVEL, Settings};
+use super::{Body, Error, Item, Location, Result, SNAPSHOT_LEVEL, Scratch, Settings};
 use crate::ltx::{FileName, Header, Txid};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -55,6 +55,30 @@ impl Store {
         match &self.backend {
             Backend::Folder(folder) => folder.check(),
             Backend::Bucket(bucket) => bucket.check().await,
+        }
+    }
+
+    /// Makes a small object beside the replicas, unless there is one of that name.
+    pub(super) async fn create(&self, name: &str, bytes: Bytes) -> Result<()> {
+        match &self.backend {
+            Backend::Folder(folder) => folder.create(name, bytes),
+            Backend::Bucket(bucket) => bucket.create(name, bytes).await,
+        }
+    }
+
+    /// Such an object, if it is there.
+    pub(super) async fn read(&self, name: &str) -> Result<Option<Bytes>> {
+        match &self.backend {
+            Backend::Folder(folder) => folder.read(name),
+            Backend::Bucket(bucket) => bucket.read_named(name).await,
+        }
+    }
+
+    /// The last parts of the names below one.
+    pub(super) async fn names(&self, below: &str) -> Result<Vec<String>> {
+        match &self.backend {
+            Backend::Folder(folder) => folder.names(below),
+            Backend::Bucket(bucket) => bucket.names(below).await,
         }
     }
 
@@ -166,15 +190,47 @@ impl Replica {
         match self.put(level, name, body.clone(), timestamp).await {
             Err(Error::AlreadyExists { object }) => {
                 let item = Item { level, name, size: body.len(), created_at: timestamp, dated: true };
-                let there = self.get(&item).await?;
-                let ours = super::blocking(|| body.bytes()).map_err(|error| Error::damaged(&object, error))?;
-                match there == ours {
+                match self.is_same(&item, &body).await? {
                     true => Ok(item),
                     false => Err(Error::AlreadyExists { object }),
                 }
             }
             done => done,
         }
+    }
+
+    /// Whether exactly these bytes are there. Piece by piece: it may be a whole database.
+    async fn is_same(&self, item: &Item, body: &Body) -> Result<bool> {
+        let mut ours = body.reader();
+        let mut same = |piece: &[u8]| {
+            let mut expected = vec![0; piece.len()];
+            ours.read_exact(&mut expected).is_ok() && expected == piece
+        };
+        let is_prefix = match &self.backend {
+            Backend::Folder(folder) => {
+                let mut theirs = folder.fetch(&self.path, item)?.reader();
+                let mut piece = vec![0; 64 << 10];
+                super::blocking(|| -> Result<bool> {
+                    loop {
+                        let read = theirs.read(&mut piece).map_err(|error| Error::damaged(self.object(item), error))?;
+                        let Some(piece) = piece.get(..read).filter(|piece| !piece.is_empty()) else { return Ok(true) };
+                        if !same(piece) {
+                            return Ok(false);
+                        }
+                    }
+                })?
+            }
+            Backend::Bucket(bucket) => {
+                let mut is_prefix = true;
+                let compare = |piece: Bytes| {
+                    is_prefix = is_prefix && same(&piece);
+                    Ok(())
+                };
+                bucket.read(&self.path, item, compare).await?;
+                is_prefix
+            }
+        };
+        Ok(is_prefix && matches!(ours.read(&mut [0]), Ok(0)))
     }
 
     /// The whole content in memory.
@@ -187,6 +243,11 @@ impl Replica {
 
     /// The content, with what is large in a nameless file of `scratch`.
     pub async fn fetch(&self, item: &Item, scratch: &Path) -> Result<Body> {
+        self.fetch_within(item, Scratch::new(scratch)).await
+    }
+
+    /// The same, with what `scratch` says is large.
+    pub(super) async fn fetch_within(&self, item: &Item, scratch: Scratch) -> Result<Body> {
         match &self.backend {
             Backend::Folder(folder) => folder.fetch(&self.path, item),
             Backend::Bucket(bucket) => bucket.fetch(&self.path, item, scratch).await,

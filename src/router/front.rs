@@ -10,14 +10,18 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
+use axum::http::header;
 use axum::http::request::Parts;
-use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
 use tower::ServiceExt;
 
 use super::hint;
+use super::paths::{acknowledges, is_upload, needs_no_file, organization_in_api_path, rewrite};
+use crate::backup::{Backups, ledger};
 use crate::base::{Error, HostName, OrganizationId, Result, codes};
 use crate::catalog::{Directory, State as OrganizationState, TenantRoute};
+use crate::fairness::Turn;
+use crate::features::api_key::http::Authenticator;
 use crate::features::organization;
 use crate::tenants::{Tenant, Tenants};
 use crate::web::access::presented_key;
@@ -32,7 +36,9 @@ pub(super) struct Inner {
     pub address: Address,
     pub directory: Directory,
     pub tenants: Tenants,
+    pub backups: Option<Backups>,
     pub trust: Trust,
+    pub authenticator: Authenticator,
     pub tenant: Router,
     pub deployment: Router,
     pub api: Router,
@@ -62,10 +68,12 @@ impl Front {
         address: Address,
         directory: Directory,
         tenants: Tenants,
+        backups: Option<Backups>,
         trust: Trust,
+        authenticator: Authenticator,
         [tenant, deployment, api]: [Router; 3],
     ) -> Self {
-        Self(Arc::new(Inner { address, directory, tenants, trust, tenant, deployment, api }))
+        Self(Arc::new(Inner { address, directory, tenants, backups, trust, authenticator, tenant, deployment, api }))
     }
 
     /// The paths of the three routers, for the test that walks them all.
@@ -77,13 +85,9 @@ impl Front {
 
 /// The public way in.
 pub async fn dispatch(State(front): State<Front>, request: Request) -> Response {
-    let whole = if is_upload(&request) { Ok(request) } else { whole(request).await };
-    let routed = match whole {
-        Ok(request) => route(&front, request).await,
-        Err(error) => Err(error),
-    };
-    match routed {
-        Ok((door, request)) => enter(&front, door, request).await,
+    match route(&front, request).await {
+        // The turn ends with the answer.
+        Ok((door, request, _turn)) => enter(&front, door, request).await,
         Err(error) => Failure::from(error).into_response(),
     }
 }
@@ -91,11 +95,15 @@ pub async fn dispatch(State(front): State<Front>, request: Request) -> Response 
 /// The way in for the local operator: the API and nothing else, whatever the host.
 pub async fn dispatch_local(State(front): State<Front>, request: Request) -> Response {
     let (mut parts, body) = request.into_parts();
-    let named = match organization_in_api_path(parts.uri.path()) {
-        Some(name) => admit_to_api(&front, &name, None, &mut parts).await,
-        None => Ok(()),
+    let admitted = async {
+        if let Some(name) = organization_in_api_path(parts.uri.path())
+            && let Some(route) = named_to_api(&front, &name, None, &mut parts).await?
+        {
+            admit(&front, route, None, &mut parts).await?;
+        }
+        Ok::<_, Error>(())
     };
-    match named {
+    match admitted.await {
         Ok(()) => enter(&front, Door::Api, Request::from_parts(parts, body)).await,
         Err(error) => Failure::from(error).into_response(),
     }
@@ -108,10 +116,19 @@ async fn enter(front: &Front, door: Door, request: Request) -> Response {
         Door::Deployment => &front.0.deployment,
         Door::Api => &front.0.api,
     };
-    let mut response = match router.clone().oneshot(request).await {
+    let acknowledges = acknowledges(&request);
+    let (answered, written) = ledger::watched(router.clone().oneshot(request)).await;
+    let mut response = match answered {
         Ok(response) => response,
         Err(never) => match never {},
     };
+    // What is told to be done must be at the store where an operator wants that. A refusal tells of nothing done.
+    let is_done = response.status().is_success() || response.status().is_redirection();
+    if let Some(backups) = front.0.backups.as_ref().filter(|_| acknowledges && is_done && !written.is_empty())
+        && let Err(error) = backups.confirm(&written).await
+    {
+        response = Failure::from(error).into_response();
+    }
     // A refusal is drawn further out, and wants to look like the organization's.
     let refused = response.status().is_client_error() || response.status().is_server_error();
     if let Some(place) = place.filter(|_| refused) {
@@ -130,36 +147,65 @@ async fn whole(request: Request) -> Result<Request> {
     Ok(Request::from_parts(parts, Body::from(bytes)))
 }
 
-/// An upload goes to a file piece by piece, and no organization is opened for it.
-pub(super) fn is_upload(request: &Request) -> bool {
-    request.uri().path() == "/v1/imports"
+/// What the head of a request leads to.
+struct Way {
+    door: Door,
+    organization: Option<TenantRoute>,
+    /// Where the organization's pages stand, and whose tokens it gives.
+    place: Option<(String, IssuerKind)>,
 }
 
-async fn route(front: &Front, request: Request) -> Result<(Door, Request)> {
+/// In this order: whose it is, whether that organization may have another request, all of the body, the file. So a
+/// flooded organization has no more of anything than its share, not even of bodies that never end.
+async fn route(front: &Front, request: Request) -> Result<(Door, Request, Option<Turn>)> {
+    let is_upload = is_upload(&request);
     let (mut parts, body) = request.into_parts();
-    let by_host = by_host(front, &parts).await?;
-    let by_header = by_header(front, &parts).await?;
+    let mut way = way(front, &mut parts).await?;
+    let by_operator = parts.extensions.get::<Caller>().is_some_and(Caller::is_operator);
+    let mut turn = turn_of(front, &way, by_operator)?;
+    let mut request = Request::from_parts(parts, body);
+    if !is_upload {
+        request = whole(request).await?;
+    }
+    if matches!(way.door, Door::Deployment) {
+        // On the deployment's own host: its issuer's endpoints work for the organization that the credential names.
+        let (hinted, whole) = hint::of(request).await?;
+        request = whole;
+        if let Some(route) = active(front, hinted).await? {
+            let place = Some((format!("/o/{}", route.slug()), IssuerKind::Deployment));
+            way = Way { door: Door::Tenant, organization: Some(route), place };
+            turn = turn_of(front, &way, by_operator)?;
+        }
+    }
+    let (mut parts, body) = request.into_parts();
+    if let Some(route) = way.organization {
+        admit(front, route, way.place, &mut parts).await?;
+    }
+    Ok((way.door, Request::from_parts(parts, body), turn))
+}
+
+async fn way(front: &Front, parts: &mut Parts) -> Result<Way> {
+    let by_host = by_host(front, parts).await?;
+    let by_header = by_header(front, parts).await?;
     let path = parts.uri.path().to_owned();
 
     if path.starts_with("/v1/") && path != "/v1/session" {
         let outside = agree(by_host, by_header)?;
-        match organization_in_api_path(&path) {
-            Some(name) => admit_to_api(front, &name, outside, &mut parts).await?,
-            None => {
-                // An organization's key on an operation of the deployment: known, so that it can be told
-                // that it may not.
-                if path.starts_with("/v1/organizations/") {
-                    return Err(Error::new(&codes::ORGANIZATION_NOT_FOUND));
-                }
-                if let Some(id) = key_hint(&parts)
-                    && let Ok(route) = front.0.directory.by_id(id).await
-                    && let Some(route) = agree(Some(route), outside)?
-                {
-                    admit(front, route, None, &mut parts).await?;
-                }
+        let organization = match organization_in_api_path(&path) {
+            Some(name) => named_to_api(front, &name, outside, parts).await?,
+            None if path.starts_with("/v1/organizations/") => {
+                return Err(Error::new(&codes::ORGANIZATION_NOT_FOUND));
             }
-        }
-        return Ok((Door::Api, Request::from_parts(parts, body)));
+            // An organization's key on an operation of the deployment: known, so that it can be told that it may not.
+            None => match key_hint(parts) {
+                Some(id) => match front.0.directory.by_id(id).await {
+                    Ok(route) => agree(Some(route), outside)?,
+                    Err(_) => None,
+                },
+                None => None,
+            },
+        };
+        return Ok(Way { door: Door::Api, organization, place: None });
     }
 
     // RFC 8414 section 3.1 puts the issuer's path behind the well-known one.
@@ -174,27 +220,32 @@ async fn route(front: &Front, request: Request) -> Result<(Door, Request)> {
         let (name, inner) = rest.split_once('/').unwrap_or((rest, ""));
         by_path = Some(front.0.directory.by_name(name).await?);
         base = format!("/o/{name}");
-        rewrite(&mut parts, &format!("/{inner}"))?;
+        rewrite(parts, &format!("/{inner}"))?;
     }
-    if let Some(route) = agree(agree(by_host, by_header)?, by_path)? {
-        admit(front, route, Some((base, IssuerKind::Organization)), &mut parts).await?;
-        return Ok((Door::Tenant, Request::from_parts(parts, body)));
+    Ok(match agree(agree(by_host, by_header)?, by_path)? {
+        Some(route) => {
+            Way { door: Door::Tenant, organization: Some(route), place: Some((base, IssuerKind::Organization)) }
+        }
+        None => Way { door: Door::Deployment, organization: None, place: None },
+    })
+}
+
+/// The request's place among those of its organization. Operators have none: whatever floods an organization, they
+/// get in to do something about it.
+fn turn_of(front: &Front, way: &Way, by_operator: bool) -> Result<Option<Turn>> {
+    let Some(route) = way.organization.as_ref().filter(|_| !by_operator) else { return Ok(None) };
+    front.0.tenants.account(route).enter().map(Some)
+}
+
+/// The organization of a hint, where it can be used. If not, the deployment's own handler answers as for any other
+/// credential that is no good.
+async fn active(front: &Front, hint: Option<OrganizationId>) -> Result<Option<TenantRoute>> {
+    let Some(id) = hint else { return Ok(None) };
+    match front.0.directory.by_id(id).await {
+        Ok(route) => Ok(Some(route).filter(|route| route.state() == OrganizationState::Active)),
+        Err(error) if error.is(&codes::ORGANIZATION_NOT_FOUND) => Ok(None),
+        Err(error) => Err(error),
     }
-    // On the deployment's own host: its issuer's endpoints work for the organization that the
-    // credential names.
-    let (hinted, request) = hint::of(Request::from_parts(parts, body)).await?;
-    let Some(id) = hinted else { return Ok((Door::Deployment, request)) };
-    let route = match front.0.directory.by_id(id).await {
-        Ok(route) if route.state() == OrganizationState::Active => route,
-        // The deployment's own handler answers as for any other credential that is no good.
-        Ok(_) => return Ok((Door::Deployment, request)),
-        Err(error) if error.is(&codes::ORGANIZATION_NOT_FOUND) => return Ok((Door::Deployment, request)),
-        Err(error) => return Err(error),
-    };
-    let (mut parts, body) = request.into_parts();
-    let base = format!("/o/{}", route.slug());
-    admit(front, route, Some((base, IssuerKind::Deployment)), &mut parts).await?;
-    Ok((Door::Tenant, Request::from_parts(parts, body)))
 }
 
 async fn by_host(front: &Front, parts: &Parts) -> Result<Option<TenantRoute>> {
@@ -240,8 +291,14 @@ fn agree(one: Option<TenantRoute>, other: Option<TenantRoute>) -> Result<Option<
     }
 }
 
-/// The API of one organization: path, host, header and key must all mean the same one.
-async fn admit_to_api(front: &Front, name: &str, outside: Option<TenantRoute>, parts: &mut Parts) -> Result<()> {
+/// The API of one organization: path, host, header and key must all mean the same one. Nothing where no file is
+/// to be opened for it.
+async fn named_to_api(
+    front: &Front,
+    name: &str,
+    outside: Option<TenantRoute>,
+    parts: &mut Parts,
+) -> Result<Option<TenantRoute>> {
     let hint = key_hint(parts);
     let named = match front.0.directory.by_name(name).await {
         Ok(route) => Some(route),
@@ -255,27 +312,19 @@ async fn admit_to_api(front: &Front, name: &str, outside: Option<TenantRoute>, p
         return Err(Error::new(&codes::ORGANIZATION_CONFLICT));
     }
     let is_local = parts.extensions.get::<Caller>().is_some();
-    // Without any credential nothing is looked up or opened.
-    if !is_local && presented_key(&parts.headers).is_none() {
-        return Err(Error::new(&codes::UNAUTHENTICATED));
+    if !is_local && hint.is_none() {
+        // Without a credential that is good nothing is opened, and what looks like an operator's key gets nobody past
+        // the organization's limits.
+        let about = named.as_ref().map(TenantRoute::organization);
+        let caller = front.0.authenticator.operator(&parts.headers, about).await?;
+        parts.extensions.insert(caller);
     }
     // What the path names and nobody has is nobody's, whatever the host says.
     if named.is_none() {
-        return Ok(());
+        return Ok(None);
     }
-    let Some(named) = agree(named, outside)? else { return Ok(()) };
-    if hint.is_none() && needs_no_file(parts.uri.path()) {
-        return Ok(());
-    }
-    admit(front, named, None, parts).await
-}
-
-/// What operators do about an organization whose file may be of no use. They are given no file; an organization's
-/// own key is known only to that, and gets its refusal by way of it.
-fn needs_no_file(path: &str) -> bool {
-    const BELOW: [&str; 5] = ["quarantine", "recovery", "migration_rollback", "erasure", "erasure/preview"];
-    let below = path.strip_prefix("/v1/organizations/").and_then(|rest| rest.split_once('/'));
-    below.is_some_and(|(_, below)| BELOW.contains(&below))
+    let named = agree(named, outside)?;
+    Ok(named.filter(|_| hint.is_some() || !needs_no_file(parts.uri.path())))
 }
 
 /// Opens the organization and hands it to the request: the one place where that happens.
@@ -286,7 +335,7 @@ async fn admit(
     parts: &mut Parts,
 ) -> Result<()> {
     // A suspended organization can be administered by operators, and by nobody else.
-    let by_operator = place.is_none() && key_hint(parts).is_none();
+    let by_operator = place.is_none() && parts.extensions.get::<Caller>().is_some_and(Caller::is_operator);
     let suspended = route.state() != OrganizationState::Active && !by_operator;
     let tenant = front.0.tenants.open(&route).await?;
     tracing::Span::current().record("organization", tracing::field::display(tenant.id()));
@@ -324,23 +373,37 @@ async fn place_of(
     }))
 }
 
-fn organization_in_api_path(path: &str) -> Option<String> {
-    let rest = path.strip_prefix("/v1/organizations/")?;
-    let name = rest.split('/').next().filter(|name| !name.is_empty())?;
-    // As typed into an address: `%2E` and the like decode to what was meant.
-    let pairs = crate::web::extract::pairs_of(format!("x={}", name.replace('+', "%2B")).as_bytes()).ok()?;
-    pairs.into_iter().next().map(|(_, value)| value)
-}
-
 /// The organization that an API key names.
 fn key_hint(parts: &Parts) -> Option<OrganizationId> {
     presented_key(&parts.headers)?.organization()
 }
 
-/// What stands below `/o/{org}` is the same as on the organization's own host.
-fn rewrite(parts: &mut Parts, path: &str) -> Result<()> {
-    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let uri: Uri = format!("{path}{query}").parse().map_err(|_| Error::new(&codes::MALFORMED_REQUEST))?;
-    parts.uri = uri;
-    Ok(())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sign_out_by_link_is_acknowledged_and_a_look_is_not() {
+        let asks = |method: &str, path: &str| {
+            acknowledges(&Request::builder().method(method).uri(path).body(Body::empty()).unwrap())
+        };
+        for (method, path) in [
+            ("POST", "/sign-out"),
+            ("PATCH", "/v1/organizations/acme"),
+            // OpenID Connect RP-Initiated Logout 1.0 section 2 ends a session by GET.
+            ("GET", "/oauth2/logout?id_token_hint=x"),
+            ("GET", "/oauth2/authorize?client_id=x"),
+            ("GET", "/oauth2/continue"),
+        ] {
+            assert!(asks(method, path), "{method} {path}");
+        }
+        for (method, path) in [
+            ("GET", "/account"),
+            ("GET", "/v1/organizations/acme"),
+            ("POST", "/v1/organizations/acme/sessions/authenticate"),
+            ("POST", "/oauth2/introspect"),
+        ] {
+            assert!(!asks(method, path), "{method} {path}");
+        }
+    }
 }

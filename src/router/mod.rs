@@ -8,6 +8,7 @@ mod documentation;
 mod front;
 mod hint;
 mod pages;
+mod paths;
 mod watch;
 
 use std::time::Duration;

@@ -11,12 +11,13 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::front::{Peer, is_upload};
+use super::front::Peer;
+use super::paths::takes_long;
 use crate::base::{Error, codes};
 use crate::web::{Failure, RequestInfo};
 
-/// However large an upload is and however slow its line.
-const UPLOAD: Duration = Duration::from_secs(3600);
+/// However large an upload is and however slow its line; however large an organization that is put together.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// The bounds, and what a request is judged by.
 #[derive(Clone)]
@@ -72,7 +73,7 @@ pub async fn bounds(State(watch): State<Watch>, request: Request, next: Next) ->
     };
     let is_read = request.method().is_safe();
     // The pieces of an upload have a bound of their own each, and so has what is done with it.
-    let timeout = if is_upload(&request) { UPLOAD } else { watch.timeout };
+    let timeout = if takes_long(&request) { LONG } else { watch.timeout };
     let work = async move {
         let response = next.run(request).await;
         drop(permit);

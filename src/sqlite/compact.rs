@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode};
 
+use super::cipher;
 use super::database::{Backup, Database, checkpoint};
 use super::handle::Kind;
 use super::open::{Mode, open};
@@ -34,7 +35,8 @@ impl<K: Kind> Database<K> {
                 let connection = open(self.path(), Mode::Write)?;
                 let bytes_before = size(&connection)?;
                 require_room(self.path(), bytes_before.saturating_mul(2))?;
-                if bytes_before > IN_MEMORY {
+                // What is sorted on the way would stand in a temporary file as it is.
+                if bytes_before > IN_MEMORY && cipher::salt_of(&connection).is_none() {
                     connection.pragma_update(None, "temp_store", "FILE")?;
                 }
                 // VACUUM attaches the copy that it makes; no other connection may attach anything.
@@ -45,6 +47,8 @@ impl<K: Kind> Database<K> {
                 match &self.backup {
                     // What a backup has yet to read is folded by whoever reads it.
                     Backup::None => checkpoint(&connection),
+                    Backup::Foreign => {}
+                    Backup::Later => drop(self.may_fold_unread().then(|| checkpoint(&connection))),
                     Backup::Wal(written) => written(),
                 }
                 Ok(Compacted { bytes_before, bytes_after: size(&connection)? })
@@ -62,8 +66,7 @@ impl<K: Kind> Database<K> {
     pub(super) fn set_bound(&self, connection: &Connection, is_bounded: bool) -> Result<()> {
         let wanted = if is_bounded { self.most_bytes.load(Ordering::SeqCst) } else { 0 };
         if self.bound_set.swap(wanted, Ordering::SeqCst) != wanted {
-            let page: i64 = connection.query_row("PRAGMA page_size", [], |row| row.get(0))?;
-            let page = u64::try_from(page).unwrap_or(4096).max(512);
+            let page = u64::from(cipher::page_size(connection)?).max(512);
             let pages = if wanted == 0 { NO_BOUND } else { (wanted / page).max(1) };
             let text = format!("PRAGMA max_page_count = {pages}");
             connection.query_row(&text, [], |_| Ok(()))?;
@@ -93,18 +96,22 @@ fn is_full(error: &Error) -> bool {
 }
 
 fn size(connection: &Connection) -> Result<u64> {
-    let number = |pragma| connection.query_row(pragma, [], |row| row.get::<_, i64>(0));
-    let bytes = number("PRAGMA page_count")?.saturating_mul(number("PRAGMA page_size")?);
-    Ok(u64::try_from(bytes).unwrap_or(0))
+    let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+    Ok(u64::try_from(pages).unwrap_or(0).saturating_mul(cipher::page_size(connection)?.into()))
 }
 
 /// Refuses what the file system of `path` has no room for.
 pub fn require_room(path: &Path, bytes: u64) -> Result<()> {
-    let found = rustix::fs::statvfs(path.parent().unwrap_or(path))
-        .map_err(|error| Error::internal("the free room cannot be told").source(error))?;
-    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    let free = free_room(path.parent().unwrap_or(path))?;
     if free >= bytes {
         return Ok(());
     }
     Err(Error::new(&codes::STORAGE_FULL).detail(format!("This needs {bytes} bytes on the disk, and {free} are free.")))
+}
+
+/// Bytes that the file system of a directory has left for us.
+pub fn free_room(directory: &Path) -> Result<u64> {
+    let found = rustix::fs::statvfs(directory)
+        .map_err(|error| Error::internal("the free room cannot be told").source(error))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }

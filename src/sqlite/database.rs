@@ -12,8 +12,9 @@ use scheduled_thread_pool::ScheduledThreadPool;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::handle::{Kind, Read, Write};
+use super::meter::Meter;
 use super::open::{Mode, check_stamp, migrate, open};
-use super::still::{unread_mark, wal_of};
+use super::still::{mark_unread, wal_of};
 use crate::base::{Clock, Error, Result, codes};
 
 /// How long a request waits for its turn at a file before it is told to come back.
@@ -44,6 +45,10 @@ pub enum Backup {
     /// Nothing reads the WAL: it is folded whenever that is convenient.
     #[default]
     None,
+    /// Nothing reads the WAL now, but a backup did and will again: a file that is folded meanwhile is marked.
+    Later,
+    /// Another program looks after the file, reads its WAL and folds it: it is never folded here.
+    Foreign,
     /// The WAL is folded in [`Database::still`] by whoever has read it; this is called after each commit.
     Wal(Arc<dyn Fn() + Send + Sync>),
 }
@@ -70,6 +75,8 @@ pub struct Database<K: Kind> {
     /// What the file may grow to, 0 for no bound; and what the writer's connection was told.
     pub(super) most_bytes: AtomicU64,
     pub(super) bound_set: AtomicU64,
+    /// Whoever counts what is written.
+    pub(super) meter: OnceLock<Arc<dyn Meter>>,
     kind: PhantomData<fn() -> K>,
 }
 
@@ -103,6 +110,7 @@ impl<K: Kind> Database<K> {
             backup: opening.backup,
             most_bytes: AtomicU64::new(0),
             bound_set: AtomicU64::new(0),
+            meter: OnceLock::new(),
             kind: PhantomData,
         })
     }
@@ -138,7 +146,10 @@ impl<K: Kind> Database<K> {
     }
 
     async fn write_within<T>(&self, is_bounded: bool, work: impl FnOnce(&Write<'_, K>) -> Result<T>) -> Result<T> {
+        // Before the wait, and after it: whoever was before may have used up what there was.
+        self.admit(is_bounded)?;
         let _turn = self.turn_to_write().await?;
+        self.admit(is_bounded)?;
         tokio::task::block_in_place(|| {
             self.with_writer(|connection| {
                 self.set_bound(connection, is_bounded)?;
@@ -147,16 +158,19 @@ impl<K: Kind> Database<K> {
                     Ok(value) => value,
                     Err(error) => {
                         drop(transaction);
+                        self.count_written(connection);
                         return Err(self.name_the_bound(connection, error));
                     }
                 };
                 let committed = transaction.commit();
                 // Even where it failed: whatever it left, nobody shall take what was read before for new.
                 self.commits.fetch_add(1, Ordering::SeqCst);
+                self.count_written(connection);
                 committed?;
                 self.dirty.store(true, Ordering::Relaxed);
                 let most = match &self.backup {
-                    Backup::None => CHECKPOINT_BYTES,
+                    Backup::None | Backup::Later => CHECKPOINT_BYTES,
+                    Backup::Foreign => u64::MAX,
                     Backup::Wal(written) => {
                         written();
                         16 * CHECKPOINT_BYTES
@@ -172,7 +186,9 @@ impl<K: Kind> Database<K> {
 
     /// Folds the WAL into the file, if something was written. Blocking; for eviction and shutdown.
     pub fn settle(&self) {
-        if matches!(self.backup, Backup::None) && self.dirty.swap(false, Ordering::Relaxed) {
+        let is_read = matches!(self.backup, Backup::Wal(_) | Backup::Foreign);
+        if !is_read && self.dirty.load(Ordering::Relaxed) && self.may_fold_unread() {
+            self.dirty.store(false, Ordering::Relaxed);
             let folded = self.with_writer(|connection| {
                 checkpoint(connection);
                 Ok(())
@@ -192,6 +208,10 @@ impl<K: Kind> Database<K> {
     /// The same, for whoever shares the file with nobody. Blocking. What a backup has not read yet is marked as
     /// such: it starts over.
     pub fn fold_now(&self) -> Result<()> {
+        if matches!(self.backup, Backup::Foreign) {
+            // Its keeper folds it within a minute or so, and would lose its place by our doing it.
+            return Ok(());
+        }
         if !self.may_fold_unread() {
             return Err(Error::internal("the mark of an unread WAL could not be written"));
         }
@@ -205,19 +225,6 @@ impl<K: Kind> Database<K> {
         } else {
             Err(Error::new(&codes::ORGANIZATION_BUSY).because("a WAL is in use"))
         }
-    }
-
-    /// `PRAGMA quick_check`: what is wrong with the file, or nothing.
-    pub async fn quick_check(&self) -> Result<Vec<String>> {
-        let _turn = self.turn_to_read().await?;
-        tokio::task::block_in_place(|| {
-            self.with_reader(|connection| {
-                let mut statement = connection.prepare("PRAGMA quick_check(20)")?;
-                let lines =
-                    statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
-                Ok(if lines == ["ok"] { Vec::new() } else { lines })
-            })
-        })
     }
 
     #[must_use]
@@ -308,8 +315,8 @@ impl<K: Kind> Database<K> {
 
     /// The backup is far behind: better that it starts over than that the disk fills up. It must learn of that,
     /// also after a crash.
-    fn may_fold_unread(&self) -> bool {
-        matches!(self.backup, Backup::None) || std::fs::write(unread_mark(&self.path), []).is_ok()
+    pub(super) fn may_fold_unread(&self) -> bool {
+        matches!(self.backup, Backup::None) || mark_unread(&self.path).is_ok()
     }
 
     fn wal_bytes(&self) -> u64 {

@@ -12,11 +12,13 @@
 #![allow(clippy::disallowed_types, reason = "the one room that names rusqlite and r2d2")]
 
 mod aside;
+mod cipher;
 mod compact;
 mod database;
 mod error;
 mod handle;
 mod keep;
+mod meter;
 mod open;
 mod salvage;
 mod snapshot;
@@ -25,17 +27,19 @@ mod untrusted;
 mod values;
 
 pub use aside::{Aside, Examination};
-pub use compact::{Compacted, require_room};
+pub use cipher::{CAN_ENCRYPT, FileKey, Unlocked, unlock};
+pub use compact::{Compacted, free_room, require_room};
 pub use database::{Backup, Database, Opening};
 pub use error::is_damage;
 pub use handle::{Kind, Read, Write};
 pub use keep::{copy_file, kept_before};
-pub use open::{build, bytes_of_new, place_file, sync_directory, version};
+pub use meter::Meter;
+pub use open::{build, build_encrypted, bytes_of_new, place_file, sync_directory, version};
 pub use rusqlite::types::Value;
 pub use rusqlite::{Row, params};
 pub use salvage::Salvaged;
 pub use snapshot::Private;
-pub use still::{Still, unfolded};
+pub use still::{Still, has_unread, mark_unread, unfolded};
 pub use untrusted::{Flaw, Untrusted};
 pub use values::unfit;
 

@@ -8,6 +8,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior, ffi};
 
+use super::cipher::{self, Salt, Unlocked};
 use super::handle::{Kind, Write};
 use super::keep::keep_before;
 use crate::base::{Error, Result, Timestamp, codes};
@@ -32,11 +33,20 @@ pub fn version() -> &'static str {
     rusqlite::version()
 }
 
-/// Opens an existing file; never creates one.
+/// Opens an existing file; never creates one. One that is ciphertext names its key, which somebody has to hold.
 pub(super) fn open(path: &Path, mode: Mode) -> Result<Connection> {
+    open_as(path, mode, None)
+}
+
+/// The same, for an empty file that is to be ciphertext under the key with this salt.
+pub(super) fn open_as(path: &Path, mode: Mode, salt: Option<Salt>) -> Result<Connection> {
     configure_library()?;
     let access = if mode == Mode::Read { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
     let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    match salt {
+        Some(salt) => cipher::give(&connection, salt)?,
+        None => cipher::prepare(&connection)?,
+    }
     connection.busy_timeout(PATIENCE)?;
     for (option, value) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
@@ -121,17 +131,23 @@ pub fn bytes_of_new<K: Kind>(scratch: &Path, migrations: &[&'static str]) -> Res
     let _ = std::fs::remove_file(&file);
     std::fs::write(&file, []).map_err(|error| io("cannot write", &file, error))?;
     {
-        let connection = open(&file, Mode::Build)?;
-        connection.pragma_update(None, "journal_mode", "MEMORY")?;
-        connection.pragma_update(None, "application_id", K::APPLICATION_ID)?;
-        migrate::<K>(&connection, migrations)?;
-        connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 1)?;
-        connection.execute_batch("VACUUM")?;
-        connection.pragma_update(None, "journal_mode", "WAL")?;
+        lay_out::<K>(&open(&file, Mode::Build)?, migrations)?;
     }
     let bytes = std::fs::read(&file).map_err(|error| io("cannot read", &file, error))?;
     let _ = std::fs::remove_file(&file);
     Ok(bytes)
+}
+
+/// Makes an empty file one of kind `K` with the newest schema.
+fn lay_out<K: Kind>(connection: &Connection, migrations: &[&'static str]) -> Result<()> {
+    connection.pragma_update(None, "journal_mode", "MEMORY")?;
+    connection.pragma_update(None, "application_id", K::APPLICATION_ID)?;
+    migrate::<K>(connection, migrations)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 1)?;
+    connection.execute_batch("VACUUM")?;
+    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    Ok(())
 }
 
 /// Writes a new file at `path` from a template, fills it in one transaction, and syncs it.
@@ -144,14 +160,34 @@ pub fn build<K: Kind, T>(
     fill: impl FnOnce(&Write<'_, K>) -> Result<T>,
 ) -> Result<T> {
     std::fs::write(path, template).map_err(|error| io("cannot write", path, error))?;
-    let value = {
-        let connection = open(path, Mode::Build)?;
-        let transaction = Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)?;
-        let value = fill(&Write::new(&transaction, now))?;
-        transaction.commit()?;
-        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
-        value
-    };
+    fill_and_sync(path, open(path, Mode::Build)?, now, fill)
+}
+
+/// The same as ciphertext from the first byte on. The schema is made anew: a template is under no key.
+pub fn build_encrypted<K: Kind, T>(
+    path: &Path,
+    migrations: &[&'static str],
+    key: &Unlocked,
+    now: Timestamp,
+    fill: impl FnOnce(&Write<'_, K>) -> Result<T>,
+) -> Result<T> {
+    std::fs::write(path, []).map_err(|error| io("cannot write", path, error))?;
+    let connection = open_as(path, Mode::Build, Some(key.salt()))?;
+    lay_out::<K>(&connection, migrations)?;
+    fill_and_sync(path, connection, now, fill)
+}
+
+fn fill_and_sync<K: Kind, T>(
+    path: &Path,
+    connection: Connection,
+    now: Timestamp,
+    fill: impl FnOnce(&Write<'_, K>) -> Result<T>,
+) -> Result<T> {
+    let transaction = Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)?;
+    let value = fill(&Write::new(&transaction, now))?;
+    transaction.commit()?;
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?;
+    drop(connection);
     let synced = std::fs::File::open(path).and_then(|file| file.sync_all());
     synced.map_err(|error| io("cannot sync", path, error))?;
     Ok(value)

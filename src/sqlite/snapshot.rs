@@ -1,18 +1,20 @@
 //! A copy of a file that is in use, and files that nobody else knows.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::marker::PhantomData;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
+use super::cipher;
 use super::database::Database;
 use super::handle::{Kind, Write};
-use super::open::{Mode, check_stamp, open};
+use super::open::{Mode, check_stamp, open, open_as};
 use crate::base::{Error, Result, Timestamp, codes};
 
 /// Pages that are copied in one step.
@@ -36,7 +38,8 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     // (sqlite.org/c3ref/backup_finish.html, "Concurrent Usage of Database Handles"), and might never end.
     source.execute_batch("BEGIN")?;
     source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-    let mut target = open(to, Mode::Build)?;
+    // Ciphertext stays ciphertext, under the same key.
+    let mut target = open_as(to, Mode::Build, cipher::salt_of(&source))?;
     target.pragma_update(None, "journal_mode", "MEMORY")?;
     let backup = Backup::new(&source, &mut target)?;
     let mut pauses = 0;
@@ -69,6 +72,10 @@ impl<K: Kind> Private<K> {
     pub fn open(path: &Path) -> Result<Self> {
         let connection = open(path, Mode::Build)?;
         check_stamp::<K>(&connection)?;
+        // The copy is thrown away, and nothing of it but its rows is handed out: what is deleted in it need not be
+        // overwritten, and what is changed need not be folded back at the end. Indexes on digests are changed all over.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        connection.execute_batch("PRAGMA secure_delete=OFF; PRAGMA cache_size=-16384")?;
         Ok(Self { connection, kind: PhantomData })
     }
 
@@ -81,13 +88,16 @@ impl<K: Kind> Private<K> {
     }
 
     /// Writes what is in it now, and nothing that was in it before, to one new file that any SQLite can open
-    /// without writing: no WAL, no free pages, no remains between the rows.
+    /// without writing: no WAL, no free pages, no remains between the rows, and never ciphertext. It is not synced:
+    /// whoever keeps it, or what they make of it, sees to that.
     pub fn finish(self, to: &Path) -> Result<()> {
         create_private(to)?;
+        if cipher::salt_of(&self.connection).is_some() {
+            return cipher::export_plain(&self.connection, to);
+        }
         self.connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 1)?;
         self.connection.execute("VACUUM INTO ?", [to.as_os_str().to_string_lossy()])?;
-        drop(self.connection);
-        File::open(to).and_then(|file| file.sync_all()).map_err(|error| failed("cannot sync", to, error))
+        Ok(())
     }
 }
 

@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rusqlite::{Connection, MAIN_DB};
+use rusqlite::Connection;
 
+use super::cipher;
 use super::database::Database;
 use super::handle::Kind;
 use crate::base::{Error, Result};
@@ -41,9 +42,33 @@ impl Still<'_> {
         mark.exists().then_some(mark)
     }
 
-    /// The whole database, with what is in the WAL.
-    pub fn image(&mut self) -> Result<Vec<u8>> {
-        Ok(self.connection.serialize(MAIN_DB)?.to_vec())
+    /// The size of a page, and how many there are.
+    pub fn shape(&self) -> Result<(u32, u32)> {
+        let count = self.connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
+        Ok((cipher::page_size(self.connection)?, count))
+    }
+
+    /// Whether the pages in the file and in its WAL are ciphertext.
+    #[must_use]
+    pub fn is_ciphertext(&self) -> bool {
+        cipher::salt_of(self.connection).is_some()
+    }
+
+    /// A page as it stands in the file: what has been folded, and nothing of the WAL.
+    pub fn stored_page(&self, pgno: u32, page: &mut [u8]) -> Result<()> {
+        cipher::read_page(self.connection, pgno, page)
+    }
+
+    /// Every page as it is now, with what is in the WAL, one after the other: the file may be larger than the memory.
+    /// Of ciphertext, they come deciphered.
+    pub fn each_page(&self, mut visit: impl FnMut(u32, &[u8]) -> Result<()>) -> Result<()> {
+        let mut statement = self.connection.prepare("SELECT pgno, data FROM sqlite_dbpage('main') ORDER BY pgno")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let page = row.get_ref(1)?.as_blob().map_err(|error| Error::internal("a page is no blob").source(error))?;
+            visit(row.get(0)?, page)?;
+        }
+        Ok(())
     }
 
     /// Folds the WAL into the file, for whoever has read all of it. The next write begins a new WAL, also where
@@ -69,6 +94,22 @@ pub(super) fn unread_mark(path: &Path) -> PathBuf {
     let mut mark = path.to_owned().into_os_string();
     mark.push("-unread");
     mark.into()
+}
+
+/// Sets that mark, so that it is found after a crash.
+pub fn mark_unread(path: &Path) -> Result<()> {
+    let mark = unread_mark(path);
+    if mark.exists() {
+        return Ok(());
+    }
+    let failed = |error| Error::internal(format!("cannot write {}", mark.display())).source(error);
+    std::fs::write(&mark, []).map_err(failed)?;
+    path.parent().map_or(Ok(()), super::sync_directory)
+}
+
+/// Whether there is something in a file that nobody has open that a backup has not read.
+pub fn has_unread(path: &Path) -> Result<bool> {
+    Ok(unfolded(path)? > 0 || unread_mark(path).exists())
 }
 
 /// How large the WAL beside a file is that nobody has open.

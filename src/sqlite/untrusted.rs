@@ -135,8 +135,14 @@ fn escaped(path: &Path) -> String {
 type Objects = Vec<(String, String, String, Option<String>)>;
 
 fn schema_of(connection: &Connection) -> rusqlite::Result<Objects> {
-    let mut statement =
-        connection.prepare("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name, tbl_name, sql")?;
+    // But for the two tables that a stock litestream leaves in each database, as exactly it makes them.
+    let mut statement = connection.prepare(
+        "SELECT type, name, tbl_name, sql FROM sqlite_schema
+         WHERE NOT (type = 'table' AND tbl_name = name AND (
+             name = '_litestream_seq' AND sql IS 'CREATE TABLE _litestream_seq (id INTEGER PRIMARY KEY, seq INTEGER)'
+             OR name = '_litestream_lock' AND sql IS 'CREATE TABLE _litestream_lock (id INTEGER)'))
+         ORDER BY type, name, tbl_name, sql",
+    )?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
     rows.take(MOST_OBJECTS).collect()
 }

@@ -13,7 +13,8 @@ use super::path;
 use crate::base::{Error, OrganizationId, Result, codes};
 use crate::catalog::Claim;
 use crate::crypto::Sealer;
-use crate::sqlite::{TenantDb, Write, build, bytes_of_new, sync_directory};
+use crate::keyring::OrganizationKeys;
+use crate::sqlite::{TenantDb, Write, build, build_encrypted, bytes_of_new, sync_directory};
 
 impl Tenants {
     /// Makes the file of a claimed organization; `fill` stamps and seeds it in its first transaction.
@@ -22,21 +23,40 @@ impl Tenants {
         claim: &Claim,
         fill: impl FnOnce(&Write<'_, TenantDb>, &Sealer) -> Result<T>,
     ) -> Result<T> {
+        self.create_as(claim, false, fill).await
+    }
+
+    /// The same; `encrypted`: as ciphertext from the first byte on, by a key of its own.
+    pub async fn create_as<T>(
+        &self,
+        claim: &Claim,
+        encrypted: bool,
+        fill: impl FnOnce(&Write<'_, TenantDb>, &Sealer) -> Result<T>,
+    ) -> Result<T> {
         let id = claim.id();
-        let key = self.0.keyring.create(id).await?;
-        let sealer = Sealer::new(id, &key);
+        let file_key = if encrypted { Some(self.new_key(id).await?) } else { None };
+        let keys = self.0.keyring.create(id).await?;
+        let sealer = keys.sealer();
         tokio::task::block_in_place(|| {
             let workshop = path::building(&self.0.root, id);
             let place = path::directory(&self.0.root, id);
             fs::create_dir_all(&workshop).map_err(|error| failed("cannot make", &workshop, error))?;
-            let (now, template) = (self.0.clock.now(), self.template()?);
-            let value = build::<TenantDb, T>(&workshop.join("db.sqlite"), &template, now, |db| fill(db, &sealer))?;
+            let now = self.0.clock.now();
+            // By another name until it is whole: a litestream that looks through these folders opens every db.sqlite.
+            let unfinished = workshop.join("new.sqlite");
+            let fill = |db: &Write<'_, TenantDb>| fill(db, sealer);
+            let value = match &file_key {
+                Some(key) => build_encrypted::<TenantDb, T>(&unfinished, self.schema(), key, now, fill)?,
+                None => build::<TenantDb, T>(&unfinished, &self.template()?, now, fill)?,
+            };
+            let finished = workshop.join("db.sqlite");
+            fs::rename(&unfinished, &finished).map_err(|error| failed("cannot name", &finished, error))?;
             sync_directory(&workshop)?;
             let changed = make_shard(&self.0.root, &place)?;
             fs::rename(&workshop, &place).map_err(|error| failed("cannot place", &place, error))?;
             // All of them after the rename: a file system with a journal then writes it once.
             changed.into_iter().try_for_each(sync_directory)?;
-            self.wrote(id);
+            self.wrote(id)?;
             Ok(value)
         })
     }
@@ -44,7 +64,7 @@ impl Tenants {
     /// Whether the file of an organization that is still `creating` was completed before a crash.
     #[must_use]
     pub fn is_in_place(&self, id: OrganizationId) -> bool {
-        path::file(&self.0.root, id).exists()
+        path::file(&self.root_of(id), id).exists()
     }
 
     /// Throws away what a creation left that never came into place: its key and its workshop.
@@ -55,6 +75,11 @@ impl Tenants {
             fs::remove_dir_all(&workshop).map_err(|error| failed("cannot remove", &workshop, error))?;
         }
         Ok(())
+    }
+
+    /// An organization's keys, for a copy of its file.
+    pub async fn keys(&self, id: OrganizationId) -> Result<Arc<OrganizationKeys>> {
+        self.0.keyring.keys(id).await
     }
 
     /// Whether the keyring holds the key of an organization, for checks.
@@ -83,7 +108,7 @@ impl Tenants {
 }
 
 /// Makes the directories above `place`; returns those in which something appears, the nearest first.
-fn make_shard<'a>(root: &'a Path, place: &'a Path) -> Result<Vec<&'a Path>> {
+pub(super) fn make_shard<'a>(root: &'a Path, place: &'a Path) -> Result<Vec<&'a Path>> {
     let shard = place.parent().unwrap_or(place);
     let above = shard.parent().unwrap_or(root);
     let changed = match (shard.exists(), above.exists()) {

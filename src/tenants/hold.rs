@@ -11,15 +11,19 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use super::open_files::Tenants;
+use super::gate::Shut;
+use super::look::{Depth, Look, look_at};
+use super::open_files::{Tenants, check_stamp};
 use super::path;
 use crate::base::{Error, OrganizationId, Result, codes};
 use crate::crypto::hash;
 use crate::keyring::WrappedKey;
-use crate::sqlite::{Aside, Database, Opening, Read, TenantDb, sync_directory, unfolded};
+use crate::sqlite::{Aside, Database, Opening, Read, TenantDb, Unlocked, Write, sync_directory, unfolded};
 
 /// How long those who work with the file may go on.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// The same where newcomers wait: shorter than they do, so that none of them is turned away.
+const STILL: Duration = Duration::from_secs(4);
 /// How often it is looked whether they have ended.
 const LOOK: Duration = Duration::from_millis(2);
 /// When whoever was refused may try again.
@@ -72,8 +76,10 @@ impl Drop for Handle {
 
 /// One organization's file, closed and nobody else's. It can be opened again when this is dropped.
 pub struct Held {
-    tenants: Tenants,
-    id: OrganizationId,
+    pub(super) tenants: Tenants,
+    pub(super) id: OrganizationId,
+    /// Where the whole file is ciphertext, and its key could be had: it can be opened.
+    file_key: Option<Unlocked>,
 }
 
 /// A file as it was found.
@@ -90,12 +96,32 @@ impl Tenants {
     /// Keeps everybody from the organization's file, waits until nobody works with it any more, and closes it, its
     /// WAL folded. Who comes meanwhile is refused. Only one can hold it, and nobody waits longer than half a minute.
     pub async fn hold(&self, id: OrganizationId) -> Result<Held> {
-        if !self.files().held.insert(id) {
-            return Err(refusal());
+        // Whoever holds a file this way replaces or removes it. One that has moved away may be removed.
+        if let Some(shut @ (Shut::Frozen | Shut::Leaving)) = self.0.gates.of(id) {
+            return Err(shut.refusal());
+        }
+        self.hold_within(id, false, PATIENCE).await
+    }
+
+    /// The same for whoever leaves what the file says as it is, also where it takes no writes: who comes meanwhile
+    /// waits, a few seconds at the most.
+    pub async fn hold_still(&self, id: OrganizationId) -> Result<Held> {
+        self.hold_within(id, true, STILL).await
+    }
+
+    async fn hold_within(&self, id: OrganizationId, patient: bool, patience: Duration) -> Result<Held> {
+        {
+            let mut files = self.files();
+            if !files.held.insert(id) {
+                return Err(refusal());
+            }
+            if patient {
+                files.patient.insert(id);
+            }
         }
         // From here on a failure lets the file go again.
-        let held = Held { tenants: self.clone(), id };
-        let deadline = Instant::now() + PATIENCE;
+        let mut held = Held { tenants: self.clone(), id, file_key: None };
+        let deadline = Instant::now() + patience;
         while !self.is_closed(id) {
             if Instant::now() > deadline {
                 return Err(Error::new(&codes::ORGANIZATION_BUSY)
@@ -104,6 +130,7 @@ impl Tenants {
             }
             sleep(LOOK).await;
         }
+        held.file_key = self.unlock_if_possible(id).await;
         tokio::task::block_in_place(|| held.fold());
         Ok(held)
     }
@@ -127,7 +154,7 @@ impl Tenants {
 
     /// The files in the organization's directory with their sizes, in order. Nothing is read.
     pub fn sizes(&self, id: OrganizationId) -> Result<Vec<(String, u64)>> {
-        let directory = path::directory(&self.0.root, id);
+        let directory = path::directory(&self.root_of(id), id);
         let found = tokio::task::block_in_place(|| files_below(&directory))?;
         Ok(found.into_iter().map(|(name, path)| (name, fs::metadata(path).map_or(0, |found| found.len()))).collect())
     }
@@ -135,7 +162,7 @@ impl Tenants {
     /// Whether there is a directory of the organization, with or without a file in it.
     #[must_use]
     pub fn has_directory(&self, id: OrganizationId) -> bool {
-        path::directory(&self.0.root, id).exists()
+        path::directory(&self.root_of(id), id).exists()
     }
 }
 
@@ -148,19 +175,28 @@ impl Held {
     /// The organization's own directory. It may be replaced as a whole.
     #[must_use]
     pub fn directory(&self) -> PathBuf {
-        path::directory(&self.tenants.0.root, self.id)
+        path::directory(&self.tenants.root_of(self.id), self.id)
     }
 
     /// The database in it.
     #[must_use]
     pub fn file(&self) -> PathBuf {
-        path::file(&self.tenants.0.root, self.id)
+        path::file(&self.tenants.root_of(self.id), self.id)
     }
 
     /// Reads what is in the file, as far as it can be read.
     pub fn read<T>(&self, work: impl FnOnce(&Read<'_, TenantDb>) -> Result<T>) -> Result<T> {
         let (file, now) = (self.file(), self.tenants.0.clock.now());
         tokio::task::block_in_place(|| Aside::<TenantDb>::open(&file, now)?.read(work))
+    }
+
+    /// Whether the file is this organization's and every page and index of it is in order. One that opens may still
+    /// be damaged where nobody has looked yet.
+    pub fn is_sound(&self) -> Result<bool> {
+        let (file, now) = (self.file(), self.tenants.0.clock.now());
+        let newest = self.tenants.schema_version();
+        let look = tokio::task::block_in_place(|| look_at(&file, Depth::Full, now, newest))?;
+        Ok(matches!(look, Look::Seen(seen) if seen.names.id == self.id && seen.examination.damage.is_empty()))
     }
 
     /// Every file in the directory, with its digest.
@@ -171,6 +207,74 @@ impl Held {
             Ok(KeptFile { name, bytes, sha256: hex::encode(sha256) })
         };
         tokio::task::block_in_place(|| files_below(&self.directory())?.into_iter().map(with_digest).collect())
+    }
+
+    /// One transaction, also where the file takes no writes from anybody else. Of an older schema it is brought to
+    /// the newest first.
+    pub fn write<T>(&self, work: impl FnOnce(&Write<'_, TenantDb>) -> Result<T>) -> Result<T> {
+        tokio::task::block_in_place(|| {
+            let database = self.open()?;
+            tokio::runtime::Handle::current().block_on(database.write(work))
+        })
+    }
+
+    /// Sees to it that the database is one file: what is in the WAL is in it, and there is no WAL.
+    pub fn fold_whole(&self) -> Result<()> {
+        let file = self.file();
+        tokio::task::block_in_place(|| {
+            if unfolded(&file)? > 0 {
+                self.open()?.fold_now()?;
+            }
+            // What is in it would be lost with it.
+            if unfolded(&file)? > 0 {
+                return Err(Error::new(&codes::ORGANIZATION_BUSY)
+                    .because("its WAL is read by another program")
+                    .retry_after(COME_BACK));
+            }
+            // Both are made anew by whoever opens it next.
+            for suffix in ["-wal", "-shm"] {
+                match fs::remove_file(beside(&file, suffix)) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        return Err(failed("cannot remove the WAL of", &file, error));
+                    }
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Digest and size of the database's file, which is folded first.
+    pub fn digest(&self) -> Result<KeptFile> {
+        self.fold_whole()?;
+        let file = self.file();
+        tokio::task::block_in_place(|| {
+            let digest = fs::File::open(&file).and_then(hash::sha256_of);
+            let (sha256, bytes) = digest.map_err(|error| failed("cannot read", &file, error))?;
+            Ok(KeptFile { name: "db.sqlite".to_owned(), bytes, sha256: hex::encode(sha256) })
+        })
+    }
+
+    /// Copies the database's file, byte for byte, to where nothing is.
+    pub fn copy_to(&self, to: &Path) -> Result<()> {
+        self.fold_whole()?;
+        let file = self.file();
+        tokio::task::block_in_place(|| {
+            fs::copy(&file, to).map(drop).map_err(|error| failed("cannot copy", &file, error))
+        })
+    }
+
+    fn open(&self) -> Result<Database<TenantDb>> {
+        let database = Database::<TenantDb>::open(Opening {
+            path: &self.file(),
+            migrations: self.tenants.schema(),
+            readers: 1,
+            clock: self.tenants.0.clock.clone(),
+            // What a backup has not read yet is marked by this one as well.
+            backup: self.tenants.backup_of(self.id),
+        })?;
+        check_stamp(&database, self.id)?;
+        Ok(database)
     }
 
     /// Destroys the organization's data key. Whatever it has sealed is unreadable from here on, in every copy.
@@ -201,15 +305,7 @@ impl Held {
         if unfolded(&file).unwrap_or(0) == 0 || !file.exists() {
             return;
         }
-        let opening = Opening {
-            path: &file,
-            migrations: self.tenants.schema(),
-            readers: 1,
-            clock: self.tenants.0.clock.clone(),
-            // What a backup has not read yet is marked by this one as well.
-            backup: self.tenants.backup_of(self.id),
-        };
-        if let Err(error) = Database::<TenantDb>::open(opening).and_then(|database| database.fold_now()) {
+        if let Err(error) = self.open().and_then(|database| database.fold_now()) {
             tracing::warn!(organization = %self.id, ?error, "the WAL of a file could not be folded");
         }
     }
@@ -217,12 +313,25 @@ impl Held {
 
 impl Drop for Held {
     fn drop(&mut self) {
-        self.tenants.files().held.remove(&self.id);
+        let was_patient = {
+            let mut files = self.tenants.files();
+            files.held.remove(&self.id);
+            files.patient.remove(&self.id)
+        };
+        if was_patient {
+            self.tenants.0.let_go.notify_waiters();
+        }
     }
 }
 
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
 /// The files below a directory, by their names inside it, in order; none if there is no directory.
-fn files_below(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
+pub(super) fn files_below(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
     let (mut found, mut waiting) = (Vec::new(), vec![directory.to_owned()]);
     while let Some(current) = waiting.pop() {
         let listed = match fs::read_dir(&current) {
@@ -244,6 +353,6 @@ fn files_below(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {
+pub(super) fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {
     Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(format!("{what} {}", path.display())).source(error)
 }

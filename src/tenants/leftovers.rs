@@ -6,20 +6,24 @@ use std::path::{Path, PathBuf};
 use super::open_files::Tenants;
 use super::path;
 use crate::base::{Error, OrganizationId, Result};
-use crate::sqlite::unfolded;
+use crate::sqlite::has_unread;
 
 impl Tenants {
-    /// Calls `found` for each organization whose WAL is not empty. It looks at every directory, one of the 256 at
+    /// Calls `found` for each organization whose WAL is not empty, or was folded unread. It looks at every directory, one of the 256 at
     /// a time and others' work in between.
     pub async fn each_unfolded(&self, mut found: impl FnMut(OrganizationId)) -> Result<()> {
-        for shard in children(&self.0.root)? {
+        let mut shards = Vec::new();
+        for root in self.roots() {
+            shards.extend(children(&root)?);
+        }
+        for shard in shards {
             tokio::task::yield_now().await;
             tokio::task::block_in_place(|| -> Result<()> {
                 for directory in
                     children(&shard)?.iter().map(|inner| children(inner)).collect::<Result<Vec<_>>>()?.concat()
                 {
                     if let Some(id) = path::owner(&directory)
-                        && unfolded(&directory.join("db.sqlite"))? > 0
+                        && has_unread(&directory.join("db.sqlite"))?
                     {
                         found(id);
                     }

@@ -24,6 +24,8 @@ pub struct Names {
     pub suspended: bool,
     /// Names that led to it before; empty in files that are older than the column.
     pub former_names: Vec<String>,
+    /// The newest event of its log: some are the last that may be.
+    pub newest_event: Option<String>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -81,8 +83,7 @@ impl Tenants {
             return Ok(Look::Held);
         }
         let Some(tenant) = self.if_open(id) else {
-            let (file, now) = (path::file(&self.0.root, id), self.0.clock.now());
-            return tokio::task::block_in_place(|| look_at(&file, depth, now, self.schema_version()));
+            return self.look_from_the_side(id, depth).await;
         };
         // An open file has been migrated.
         let newest = self.schema_version();
@@ -99,18 +100,24 @@ impl Tenants {
 
     /// The directories below `orgs/` that organizations' directories stand in, in a fixed order.
     pub fn shards(&self) -> Result<Vec<PathBuf>> {
-        shards(&self.0.root)
+        let mut found = Vec::new();
+        for root in self.roots() {
+            found.extend(shards(&root)?);
+        }
+        found.sort();
+        Ok(found)
     }
 
     /// What stands in one of them.
     pub fn standing_in(&self, shard: &Path) -> Result<Vec<Standing>> {
-        standing_in(&self.0.root, shard)
+        let root = self.roots().into_iter().find(|root| shard.starts_with(root));
+        standing_in(root.as_deref().unwrap_or(&self.0.root), shard)
     }
 
     /// Bytes that an organization takes up, its WAL included; nothing if there is no file.
     #[must_use]
     pub fn bytes(&self, id: OrganizationId) -> Option<u64> {
-        let file = path::file(&self.0.root, id);
+        let file = path::file(&self.root_of(id), id);
         // Looking at sizes opens nothing, so it takes no lock from anybody.
         let size = fs::metadata(&file).ok()?.len();
         let mut wal = file.into_os_string();
@@ -170,6 +177,7 @@ fn names(db: &Read<'_, TenantDb>, version: i64) -> Result<Names> {
                 hosts: serde_json::from_str(&hosts).unwrap_or_default(),
                 suspended: state == "suspended",
                 former_names: Vec::new(),
+                newest_event: None,
                 created_at: row.get(5)?,
                 updated_at: row.get(6)?,
             })
@@ -177,6 +185,8 @@ fn names(db: &Read<'_, TenantDb>, version: i64) -> Result<Names> {
     let mut names = found.ok_or_else(|| {
         Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(format!("{FOREIGN} belongs to no organization"))
     })?;
+    names.newest_event =
+        db.one("SELECT action FROM audit_event ORDER BY sequence DESC LIMIT 1", [], |row| row.get(0))?;
     if version >= FORMER_NAMES_SINCE {
         let former: Option<String> = db.one("SELECT former_names FROM organization", [], |row| row.get(0))?;
         names.former_names = former.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();

@@ -1,13 +1,16 @@
 //! Bringing files to the newest schema without a request asking for them, trying that on a copy, and going back.
 
 use std::fs;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::gate::last_word;
 use super::hold;
 use super::open_files::{Tenants, check_stamp};
 use super::{MIGRATIONS, path};
 use crate::base::{Error, OrganizationId, Result, codes};
-use crate::sqlite::{Backup, Database, Opening, TenantDb, copy_file, kept_before, sync_directory};
+use crate::crypto::background;
+use crate::sqlite::{Aside, Backup, Database, Opening, TenantDb, copy_file, kept_before, mark_unread, sync_directory};
 
 impl Tenants {
     /// The schema that this process knows, oldest step first.
@@ -30,7 +33,8 @@ impl Tenants {
     /// Brings an organization's file to the newest schema, if it is older. It takes no place of those that requests
     /// wait for. A request may open the file meanwhile: each step is one transaction, and is taken once.
     pub async fn migrate(&self, id: OrganizationId) -> Result<()> {
-        let (is_held, _handle) = {
+        self.require_open(id)?;
+        let (is_held, handle) = {
             let files = self.files();
             (files.held.contains(&id), self.0.handles.of(id))
         };
@@ -41,28 +45,83 @@ impl Tenants {
         if self.if_open(id).is_some() {
             return Ok(());
         }
-        tokio::task::block_in_place(|| {
-            let database = self.open_aside(id, &path::file(&self.0.root, id), self.backup_of(id))?;
-            match self.backup_of(id) {
-                // Whoever ships the WAL folds it.
-                Backup::Wal(written) => written(),
-                Backup::None => database.fold_now().unwrap_or_else(|error| {
-                    tracing::debug!(organization = %id, ?error, "the WAL of a migration is folded later");
-                }),
-            }
-            Ok(())
+        let file_key = self.unlock(id).await?;
+        let tenants = self.clone();
+        // A sweep over all files takes what time requests leave.
+        background::apart("migration", move || {
+            let (_handle, _file_key) = (handle, file_key);
+            tenants.migrate_aside(id)
         })
+        .await?
+    }
+
+    fn migrate_aside(&self, id: OrganizationId) -> Result<()> {
+        self.heed_last_word(id, &path::file(&self.root_of(id), id));
+        self.require_open(id)?;
+        let database = self.open_aside(id, &path::file(&self.root_of(id), id), self.backup_of(id))?;
+        match self.backup_of(id) {
+            // Whoever ships the WAL folds it.
+            Backup::Wal(written) => written(),
+            Backup::Foreign => {}
+            Backup::None | Backup::Later => database.fold_now().unwrap_or_else(|error| {
+                tracing::debug!(organization = %id, ?error, "the WAL of a migration is folded later");
+            }),
+        }
+        Ok(())
+    }
+
+    /// The file to be opened for requests: the organization's own, but for one that takes no writes and is older than
+    /// this program. That one stays as it is, and a copy that nobody else knows is brought to the newest schema; tells
+    /// whether it is that one.
+    pub(super) fn file_to_open(&self, id: OrganizationId) -> Result<(PathBuf, bool)> {
+        let file = path::file(&self.root_of(id), id);
+        self.heed_last_word(id, &file);
+        if self.why_shut(id).is_none() {
+            return Ok((file, false));
+        }
+        let version = Aside::<TenantDb>::open(&file, self.0.clock.now())?.version()?;
+        if i64::from(version) >= self.schema_version() {
+            return Ok((file, false));
+        }
+        let view = path::building(&self.0.root, id).with_extension("view");
+        let failed = |error| failed("cannot use", &view, error);
+        if view.exists() {
+            fs::remove_dir_all(&view).map_err(failed)?;
+        }
+        fs::create_dir_all(&view).map_err(failed)?;
+        let copy = view.join("db.sqlite");
+        copy_file(&file, &copy)?;
+        Ok((copy, true))
+    }
+
+    /// A file that is about to be brought to another schema is asked first whether it may be changed: a catalog that
+    /// was lost or is older does not know. What cannot be read is found by whoever opens it next.
+    fn heed_last_word(&self, id: OrganizationId, file: &Path) {
+        if self.why_shut(id).is_some() || says_version(file) == Some(self.schema_version()) {
+            return;
+        }
+        let said = Aside::<TenantDb>::open(file, self.0.clock.now()).and_then(|aside| {
+            aside.read(|db| {
+                db.one("SELECT action FROM audit_event ORDER BY sequence DESC LIMIT 1", [], |row| row.get(0))
+            })
+        });
+        let said: Option<String> = said.ok().flatten();
+        if let Some(shut) = last_word(said.as_deref()) {
+            tracing::warn!(organization = %id, "its own log says that nothing follows: it takes no writes");
+            self.shut(id, shut);
+        }
     }
 
     /// The same on a copy, which is thrown away.
     pub async fn try_migration(&self, id: OrganizationId) -> Result<()> {
         let _handle = self.0.handles.of(id);
+        let _file_key = self.unlock(id).await?;
         tokio::task::block_in_place(|| {
             let scratch = path::building(&self.0.root, id).with_extension("try");
             let failed = |error| failed("cannot use", &scratch, error);
             fs::create_dir_all(&scratch).map_err(failed)?;
-            let copy = scratch.join("db.sqlite");
-            let tried = copy_file(&path::file(&self.0.root, id), &copy)
+            let copy = scratch.join("copy.sqlite");
+            let tried = copy_file(&path::file(&self.root_of(id), id), &copy)
                 .and_then(|()| self.open_aside(id, &copy, Backup::None).map(drop));
             fs::remove_dir_all(&scratch).map_err(failed)?;
             tried
@@ -72,6 +131,7 @@ impl Tenants {
     /// Puts the copy that was kept before the newest destructive step back into the file's place; the file of now
     /// stays beside it. Returns the version that it has. What was written since is in that other file alone.
     pub async fn roll_back(&self, id: OrganizationId) -> Result<i64> {
+        self.require_own_files()?;
         let held = self.hold(id).await?;
         tokio::task::block_in_place(|| {
             let (directory, file) = (held.directory(), held.file());
@@ -90,6 +150,9 @@ impl Tenants {
             // One step: there is a file at every moment.
             fs::rename(&kept, &file).map_err(|error| failed("cannot place", &kept, error))?;
             sync_directory(&directory)?;
+            if matches!(self.backup_of(id), Backup::Later) {
+                mark_unread(&file)?;
+            }
             Ok(version)
         })
     }
@@ -105,6 +168,14 @@ impl Tenants {
         check_stamp(&database, id)?;
         Ok(database)
     }
+}
+
+/// The schema version in the header of a file (sqlite.org/fileformat2.html section 1.3.13); what is in the WAL may be
+/// newer. Of ciphertext it says nothing that is true.
+fn says_version(file: &Path) -> Option<i64> {
+    let mut version = [0; 4];
+    fs::File::open(file).and_then(|file| file.read_exact_at(&mut version, 60)).ok()?;
+    Some(i64::from(u32::from_be_bytes(version)))
 }
 
 fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {

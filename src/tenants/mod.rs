@@ -6,19 +6,27 @@
 //! catalog's directory can make. It knows of what is inside a file its stamp and the names that lead
 //! to it.
 
+mod awaited;
 mod copy;
 mod create;
+mod encryption;
+mod gate;
 mod hold;
 mod leftovers;
 mod look;
 mod migrate;
 mod open_files;
 mod path;
+mod relocate;
+mod share;
 mod tenant;
+mod volumes;
 
+pub use gate::{ARRIVING, DEPARTED, DEPARTING, FROZEN, Shut, last_word};
 pub use hold::{Held, KeptFile};
 pub use look::{Depth, Look, Names, Seen, Standing, file_in, look_at, shards, standing_in};
 pub use open_files::{Limits, Occasion, Tenants};
+pub use relocate::Copied;
 pub use tenant::Tenant;
 
 /// The schema of an organization's file, oldest step first.
@@ -26,4 +34,6 @@ pub const MIGRATIONS: &[&str] = &[
     include_str!("../../tenant-schema/0001_initial.sql"),
     include_str!("../../tenant-schema/0002_views.sql"),
     include_str!("../../tenant-schema/0003_care.sql"),
+    include_str!("../../tenant-schema/0004_limits.sql"),
+    include_str!("../../tenant-schema/0005_replication.sql"),
 ];

@@ -11,12 +11,15 @@ use moka::sync::Cache;
 use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 
+use super::awaited::Reports;
+use super::encryption::require_ciphertext;
+use super::gate::{Gates, Shut, last_word};
 use super::hold::{self, Handles};
-use super::path;
 use super::tenant::{Open, Tenant, backstop};
-use crate::base::{Clock, Error, OrganizationId, Result, codes};
+use super::volumes::Volumes;
+use crate::base::{Clock, Error, OrganizationId, Replication, Result, codes};
 use crate::catalog::TenantRoute;
-use crate::crypto::Sealer;
+use crate::fairness::{Fairness, Values};
 use crate::keyring::Keyring;
 use crate::sqlite::{Backup, Database, Opening, TenantDb};
 
@@ -47,6 +50,10 @@ pub struct Limits {
     pub readers: u32,
     /// What an organization's data may take up that has no limit of its own; 0 is no limit.
     pub file_bytes: u64,
+    /// What a write of an organization has reached when it is acknowledged, where that has nothing of its own.
+    pub replication: Replication,
+    /// What an organization may take of what all share, where that has nothing of its own.
+    pub shares: Values,
 }
 
 impl Limits {
@@ -69,10 +76,13 @@ pub struct Tenants(pub(super) Arc<Inner>);
 
 pub(super) struct Inner {
     pub root: PathBuf,
+    pub volumes: Volumes,
+    pub gates: Gates,
     pub keyring: Keyring,
     pub clock: Clock,
+    pub fairness: Fairness,
     pub template: Mutex<Option<Arc<Vec<u8>>>>,
-    limits: Limits,
+    pub limits: Limits,
     capacity: usize,
     /// One for each file that may be open. A file takes its place before it is opened and gives it back
     /// when it is closed, so that the bound holds whatever happens in between.
@@ -81,19 +91,19 @@ pub(super) struct Inner {
     turn: Semaphore,
     files: Mutex<Files>,
     /// Told whenever the newcomers of a file are not held up any more.
-    let_go: Notify,
+    pub let_go: Notify,
     opening: Semaphore,
     faults: Faults,
     attention: Attention,
     /// Files that are open, also those that nobody else is given any more.
     pub handles: Handles,
     /// Told of every commit, where files are backed up.
-    written: OnceLock<Written>,
+    pub written: OnceLock<Reports>,
     /// Where it is not the product's own.
     pub schema: OnceLock<&'static [&'static str]>,
 }
 
-type Written = Arc<dyn Fn(OrganizationId) + Send + Sync>;
+pub(super) type Written = Arc<dyn Fn(OrganizationId, bool) + Send + Sync>;
 
 pub(super) type Slot = Arc<OnceCell<Tenant>>;
 
@@ -104,6 +114,8 @@ pub(super) struct Files {
     held_up: Option<OrganizationId>,
     /// Nobody is given these: see [`Tenants::hold`].
     pub held: HashSet<OrganizationId>,
+    /// Those of them whose newcomers wait instead of being refused.
+    pub patient: HashSet<OrganizationId>,
 }
 
 /// Whoever looks after what waits inside a file. It is told the name and not given the file: what is still
@@ -150,14 +162,22 @@ impl Tenants {
     ) -> Result<Self> {
         let inner = Inner {
             root: root.to_owned(),
+            volumes: Volumes::new(root),
+            gates: Gates::default(),
             keyring,
+            fairness: Fairness::new(limits.shares, clock.clone()),
             clock,
             template: Mutex::default(),
             limits,
             capacity: limits.capacity(),
             places: Arc::new(Semaphore::new(limits.capacity())),
             // Our own bound looks at what is in use, which the cache cannot know.
-            files: Mutex::new(Files { slots: LruCache::unbounded(), held_up: None, held: HashSet::new() }),
+            files: Mutex::new(Files {
+                slots: LruCache::unbounded(),
+                held_up: None,
+                held: HashSet::new(),
+                patient: HashSet::new(),
+            }),
             turn: Semaphore::new(1),
             let_go: Notify::new(),
             opening: Semaphore::new(limits.opening.max(1)),
@@ -172,17 +192,14 @@ impl Tenants {
         Ok(tenants)
     }
 
-    /// From now on every commit is reported, and WALs are folded only by whoever ships them. To be called before
-    /// the first file is opened.
-    pub fn report_writes(&self, to: impl Fn(OrganizationId) + Send + Sync + 'static) {
-        let _ = self.0.written.set(Arc::new(to));
-    }
-
     /// The organization that the route leads to, its file opened if it is not.
     pub async fn open(&self, route: &TenantRoute) -> Result<Tenant> {
         let id = route.organization();
         if route.is_quarantined() {
             return Err(Error::new(&codes::ORGANIZATION_QUARANTINED));
+        }
+        if let Some(moved @ Shut::Moved { .. }) = self.0.gates.of(id) {
+            return Err(moved.refusal());
         }
         let ready = {
             let mut files = self.files();
@@ -191,7 +208,7 @@ impl Tenants {
             slot.and_then(|slot| slot.get()).filter(|tenant| !tenant.is_faulty()).cloned()
         };
         match ready {
-            Some(tenant) => Ok(tenant),
+            Some(tenant) => self.with_fresh_keys(tenant).await,
             None => timeout(PATIENCE, self.wait_for(id)).await.unwrap_or_else(|_| Err(all_in_use())),
         }
     }
@@ -201,7 +218,28 @@ impl Tenants {
     pub fn if_open(&self, id: OrganizationId) -> Option<Tenant> {
         let files = self.files();
         let slot = files.slots.peek(&id).filter(|_| !files.held.contains(&id));
-        slot.and_then(|slot| slot.get()).filter(|tenant| !tenant.is_faulty()).cloned()
+        let open = slot.and_then(|slot| slot.get()).filter(|tenant| !tenant.is_faulty());
+        open.filter(|tenant| tenant.0.keys.are_fresh(|| self.0.clock.now())).cloned()
+    }
+
+    /// The file, if its keys may still be used. Where they may not, the file is closed: nobody falls back on them.
+    async fn with_fresh_keys(&self, tenant: Tenant) -> Result<Tenant> {
+        if tenant.0.keys.are_fresh(|| self.0.clock.now()) {
+            return Ok(tenant);
+        }
+        let id = tenant.id();
+        match self.0.keyring.keys(id).await {
+            // What is open has the same keys as what is given out here.
+            Ok(keys) if Arc::ptr_eq(&keys, &tenant.0.keys) => Ok(tenant),
+            Ok(_) => {
+                self.let_go(id);
+                timeout(PATIENCE, self.wait_for(id)).await.unwrap_or_else(|_| Err(all_in_use()))
+            }
+            Err(error) => {
+                self.let_go(id);
+                Err(error)
+            }
+        }
     }
 
     async fn wait_for(&self, id: OrganizationId) -> Result<Tenant> {
@@ -219,12 +257,15 @@ impl Tenants {
         // One request opens; the others that want the same file wait for it here.
         match waiting.slot.get_or_try_init(|| self.open_file(id)).await {
             Ok(tenant) => Ok(tenant.clone()),
-            Err(error) if error.is(&codes::ORGANIZATION_BUSY) => Err(error),
-            Err(error) => {
+            Err(error) if error.is(&codes::ORGANIZATION_BUSY) || error.is(&codes::KEY_UNAVAILABLE) => Err(error),
+            Err(error) => match self.named(id, error).await {
+                error if error.is(&codes::ORGANIZATION_ENCRYPTED) => Err(error),
                 // Whatever else keeps a file from being opened is a fault of that file.
-                self.0.faults.record(id, &error);
-                Err(self.0.faults.refusal(id).unwrap_or(error))
-            }
+                error => {
+                    self.0.faults.record(id, &error);
+                    Err(self.0.faults.refusal(id).unwrap_or(error))
+                }
+            },
         }
     }
 
@@ -232,10 +273,10 @@ impl Tenants {
     fn slot(&self, id: OrganizationId) -> Result<Option<Waiting<'_>>> {
         let (slot, faulty) = {
             let mut files = self.files();
-            if files.held.contains(&id) {
+            if files.held.contains(&id) && !files.patient.contains(&id) {
                 return Err(hold::refusal());
             }
-            if files.held_up == Some(id) {
+            if files.held_up == Some(id) || files.held.contains(&id) {
                 return Ok(None);
             }
             let is_faulty = files.slots.peek(&id).and_then(|slot| slot.get()).is_some_and(Tenant::is_faulty);
@@ -282,26 +323,43 @@ impl Tenants {
         // The place first: whoever waits for one keeps nobody from opening who has one.
         let place = self.make_room().await?;
         let _permit = self.0.opening.acquire().await.map_err(|_| all_in_use())?;
-        let key = self.0.keyring.get(id).await?;
+        let keys = self.0.keyring.keys(id).await?;
+        let file_key = self.unlock(id).await?;
         let tenant = tokio::task::block_in_place(|| -> Result<Tenant> {
-            let file = path::file(&self.0.root, id);
+            self.require_volume(id)?;
+            let (file, is_view) = self.file_to_open(id)?;
+            let awaited = Arc::default();
             let database = Database::<TenantDb>::open(Opening {
                 path: &file,
                 migrations: self.schema(),
                 readers: self.0.limits.readers,
                 clock: self.0.clock.clone(),
-                backup: self.backup_of(id),
+                backup: if is_view { Backup::None } else { self.backup_with(id, &awaited) },
             })?;
             check_stamp(&database, id)?;
-            database.bound(backstop(own_limit(&database)?.unwrap_or(self.0.limits.file_bytes)));
+            require_ciphertext(&database, file_key.as_ref())?;
+            let awaited = self.awaited(&database, awaited)?;
+            let account = self.account_of(&database, id)?;
+            let facts = facts(&database)?;
+            database.bound(backstop(facts.max_bytes.unwrap_or(self.0.limits.file_bytes)));
+            // The file is the truth: also where a catalog that was lost or is older does not know of it.
+            if let (Some(shut), None) = (last_word(facts.action.as_deref()), self.0.gates.of(id)) {
+                tracing::warn!(organization = %id, "its own log says that nothing follows: it takes no writes");
+                self.0.gates.shut(id, shut);
+            }
             Ok(Tenant(Arc::new(Open {
                 id,
                 database,
-                sealer: Sealer::new(id, &key),
+                awaited,
+                gates: self.0.gates.clone(),
+                is_view,
+                account,
+                keys,
                 faults: self.0.faults.clone(),
                 attention: Arc::clone(&self.0.attention),
                 memory: Mutex::new(HashMap::new()),
                 faulty: AtomicBool::new(false),
+                file_key,
                 _handle: self.0.handles.of(id),
                 place,
             })))
@@ -309,18 +367,6 @@ impl Tenants {
         metrics::counter!("bulkhead_organization_opens_total").increment(1);
         (self.0.attention)(id, Occasion::Opened);
         Ok(tenant)
-    }
-
-    /// Reports a commit that no open file reports: the one that a new file is made in.
-    pub(super) fn wrote(&self, id: OrganizationId) {
-        if let Some(written) = self.0.written.get() {
-            written(id);
-        }
-    }
-
-    pub(super) fn backup_of(&self, id: OrganizationId) -> Backup {
-        let written = self.0.written.get().cloned();
-        written.map_or(Backup::None, |written| Backup::Wal(Arc::new(move || written(id))))
     }
 
     /// A place for one more file, made by closing what nobody uses if there is none.
@@ -389,11 +435,24 @@ pub(super) fn check_stamp(database: &Database<TenantDb>, id: OrganizationId) -> 
         .because(format!("the file at the place of {id} belongs to {stamp}")))
 }
 
-/// What this organization's data may take up, if it has a limit of its own.
-fn own_limit(database: &Database<TenantDb>) -> Result<Option<u64>> {
-    let limit = database
-        .first_read(|db| db.one("SELECT max_bytes FROM organization", [], |row| row.get::<_, Option<i64>>(0)))?;
-    Ok(limit.flatten().and_then(|limit| u64::try_from(limit).ok()))
+/// What is asked of a file when it is opened, in one statement.
+struct Facts {
+    /// What this organization's data may take up, if it has a limit of its own.
+    max_bytes: Option<u64>,
+    /// The newest event of its log.
+    action: Option<String>,
+}
+
+fn facts(database: &Database<TenantDb>) -> Result<Facts> {
+    let found = database.first_read(|db| {
+        db.one(
+            "SELECT max_bytes, (SELECT action FROM audit_event ORDER BY sequence DESC LIMIT 1) FROM organization",
+            [],
+            |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<String>>(1)?)),
+        )
+    })?;
+    let (max_bytes, action) = found.unwrap_or_default();
+    Ok(Facts { max_bytes: max_bytes.and_then(|limit| u64::try_from(limit).ok()), action })
 }
 
 /// Somebody who waits for a file, or opens it.

@@ -10,8 +10,12 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::base::{Clock, OrganizationId, Result};
 use crate::crypto::Sealer;
-use crate::sqlite::{Compacted, Database, Read, Still, TenantDb, Write, is_damage};
+use crate::fairness::Account;
+use crate::keyring::OrganizationKeys;
+use crate::sqlite::{Compacted, Database, Read, Still, TenantDb, Unlocked, Write, is_damage};
 
+use super::awaited::Awaited;
+use super::gate::Gates;
 use super::hold::Handle;
 use super::open_files::{Attention, Faults, Occasion};
 
@@ -23,13 +27,22 @@ pub struct Tenant(pub(super) Arc<Open>);
 pub(super) struct Open {
     pub id: OrganizationId,
     pub database: Database<TenantDb>,
-    pub sealer: Sealer,
+    /// Whether it takes writes.
+    pub gates: Gates,
+    /// Whether it is a copy of the file, which takes no writes and is older than this program.
+    pub is_view: bool,
+    pub awaited: Awaited,
+    /// What it takes of what all share; kept at least as long as the file is open.
+    pub account: Arc<Account>,
+    pub keys: Arc<OrganizationKeys>,
     pub faults: Faults,
     pub attention: Attention,
     /// What features remember about this file while it is open; gone with it, and never shared.
     pub memory: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     /// Damage was met: nobody else gets this handle.
     pub faulty: AtomicBool,
+    /// Where the whole file is ciphertext.
+    pub file_key: Option<Unlocked>,
     /// Counted until everything above is closed.
     pub _handle: Handle,
     /// Given back when everything above is closed.
@@ -63,11 +76,17 @@ impl Tenant {
 
     /// One durable transaction: on disk when this returns `Ok`, undone on `Err`.
     pub async fn write<T>(&self, work: impl FnOnce(&Write<'_, TenantDb>) -> Result<T>) -> Result<T> {
+        self.require_open()?;
+        self.0.awaited.require_store()?;
         self.watched(self.0.database.write(work).await)
     }
 
     /// Works on the file between two of its transactions; for backups.
     pub async fn still<T>(&self, work: impl FnOnce(&mut Still<'_>) -> Result<T>) -> Result<T> {
+        // What a backup reads is the file itself, and nothing has changed in that.
+        if self.0.is_view {
+            self.require_open()?;
+        }
         self.watched(self.0.database.still(work).await)
     }
 
@@ -76,14 +95,17 @@ impl Tenant {
         tokio::task::block_in_place(|| self.0.database.settle());
     }
 
-    /// The same where the organization's data takes up as much as it may: for what ends, revokes or deletes
-    /// something, which always works.
+    /// The same where the organization's data takes up as much as it may, or it has written as much as it may: for
+    /// what ends, revokes or deletes something, which always works.
     pub async fn write_beyond<T>(&self, work: impl FnOnce(&Write<'_, TenantDb>) -> Result<T>) -> Result<T> {
+        self.require_open()?;
+        self.0.awaited.require_store()?;
         self.watched(self.0.database.write_beyond(work).await)
     }
 
     /// Gives back what deleted rows have left in the file. Readers go on, writers wait.
     pub async fn compact(&self) -> Result<Compacted> {
+        self.require_open()?;
         self.watched(self.0.database.compact().await)
     }
 
@@ -101,7 +123,7 @@ impl Tenant {
     /// Seals this organization's secrets; another organization's sealer cannot open them.
     #[must_use]
     pub fn sealer(&self) -> &Sealer {
-        &self.0.sealer
+        self.0.keys.sealer()
     }
 
     #[must_use]
@@ -111,7 +133,7 @@ impl Tenant {
 
     /// What is wrong with the file, or nothing.
     pub async fn quick_check(&self) -> Result<Vec<String>> {
-        self.watched(self.0.database.quick_check().await)
+        self.watched(self.0.database.examine(false).await.map(|found| found.damage))
     }
 
     /// Copies the file as it is at this moment to a new private file; nobody waits for it.
@@ -142,6 +164,11 @@ impl Tenant {
     /// Something in the outbox waits for delivery; call it after the commit that put it there.
     pub fn call_attention(&self) {
         (self.0.attention)(self.0.id, Occasion::Asked);
+    }
+
+    /// Refuses where nothing may be written: before anything is done elsewhere that a write is to follow.
+    pub fn require_open(&self) -> Result<()> {
+        self.0.gates.require_open(self.0.id)
     }
 
     pub(super) fn is_faulty(&self) -> bool {

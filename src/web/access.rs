@@ -33,6 +33,7 @@ required! {
     AuditRead
     KeysRead KeysWrite
     ExportsRead ExportsWrite
+    BackupsRead
 }
 
 /// Who calls the API.

@@ -8,7 +8,24 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::csrf;
 use super::failure::Failure;
-use crate::base::{Error, PageRequest, codes};
+use crate::base::{Error, OrganizationId, PageRequest, codes};
+use crate::catalog::Directory;
+
+/// The organization as a path names it, for operations that are given no open file of it.
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct OrganizationPath {
+    /// The organization: its id, slug or external id.
+    #[param(min_length = 1, max_length = 128)]
+    pub org: String,
+}
+
+impl OrganizationPath {
+    /// Whose name it is, or 404.
+    pub async fn find(&self, directory: &Directory) -> Result<OrganizationId, Error> {
+        Ok(directory.by_name(&self.org).await?.organization())
+    }
+}
 
 /// A JSON body (RFC 8259).
 pub struct Json<T>(pub T);

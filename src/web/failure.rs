@@ -140,16 +140,22 @@ fn oauth_error(error: &Error, oauth: Option<OauthCode>, info: &RequestInfo) -> R
         || match error.kind() {
             Kind::Unauthenticated => "invalid_token",
             Kind::Unavailable | Kind::TooMany => "temporarily_unavailable",
+            // It will pass, and the request was right.
+            Kind::Conflict if error.is(&codes::ORGANIZATION_FROZEN) => "temporarily_unavailable",
             Kind::Internal => "server_error",
             _ => "invalid_request",
         },
         |code| code.0,
     );
-    let body = serde_json::json!({
+    let mut body = serde_json::json!({
         "error": name,
         "error_description": error.public_detail(),
         "request_id": info.id,
     });
+    // RFC 6749 has no word for it: which limit it was is said beside.
+    if error.kind() == Kind::TooMany {
+        body["code"] = error.code().name.into();
+    }
     reply::json(error.kind().status(), &body)
 }
 
@@ -165,7 +171,9 @@ fn render(response: Response, info: &RequestInfo, draw: impl FnOnce(&Error) -> R
     log(&error, info);
     let mut drawn = draw(&error);
     if let Some(after) = error.retry() {
-        drawn.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.as_secs().max(1)));
+        // Whole seconds, and never too few: whoever waits that long gets in.
+        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
+        drawn.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
     }
     for name in [
         header::ALLOW,

@@ -61,6 +61,8 @@ pub fn error_page(place: Option<&Place>, error: &Error, request_id: &str) -> Err
         Kind::Internal => "Something went wrong",
         Kind::Unavailable => "Not available right now",
         Kind::TooMany => "A moment, please",
+        Kind::Conflict if error.is(&codes::ORGANIZATION_FROZEN) => "This can only be read at the moment",
+        Kind::Misdirected => "Moved to another address",
         Kind::Forbidden if error.is(&codes::CSRF_FAILED) => "This page has expired",
         Kind::Forbidden => "Not allowed",
         _ => "This request cannot be used",
@@ -68,6 +70,7 @@ pub fn error_page(place: Option<&Place>, error: &Error, request_id: &str) -> Err
     let next = match (place, error.kind()) {
         (_, Kind::Internal | Kind::Unavailable | Kind::TooMany) => Vec::new(),
         _ if error.is(&codes::ORGANIZATION_SUSPENDED) => Vec::new(),
+        _ if error.is(&codes::ORGANIZATION_FROZEN) || error.kind() == Kind::Misdirected => Vec::new(),
         (Some(place), _) => vec![Link::new(place.path("/"), "Go to the sign-in page")],
         (None, _) => vec![Link::new("/", "Go to the start page")],
     };

@@ -1,6 +1,8 @@
 //! Fields of a partial update, where "absent" and "null" are two things.
 
+use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 
 /// Absent leaves the value alone, null clears it: `#[serde(default, deserialize_with = "nullable::clearable")]`.
 pub fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
@@ -10,6 +12,12 @@ pub fn clearable<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Res
 /// Absent leaves the value alone, null is refused: `#[serde(default, deserialize_with = "nullable::kept")]`.
 pub fn kept<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<T>, D::Error> {
     T::deserialize(from).map(Some)
+}
+
+/// The same for a value that is an object of its own: a derived reader would take a list of the values for one.
+pub fn kept_object<'de, D: Deserializer<'de>, T: DeserializeOwned>(from: D) -> Result<Option<T>, D::Error> {
+    let object = Map::<String, Value>::deserialize(from)?;
+    T::deserialize(Value::Object(object)).map(Some).map_err(D::Error::custom)
 }
 
 #[cfg(test)]

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::process::{Deployment, Operator, PASSWORD, Person, Server, host_of, owner_of, session_check};
+use crate::process::{Deployment, Operator, Person, Server, host_of, owner_of};
 use crate::tools::{has, litestream};
 
 /// A deployment that ships to a folder beside it, a moment after each commit.
-fn deployment() -> (Deployment, PathBuf) {
+pub fn deployment() -> (Deployment, PathBuf) {
     let deployment = Deployment::new();
     let replica = deployment.directory.path().join("replica");
     let url = format!("file://{}", replica.display());
@@ -22,13 +22,13 @@ fn deployment() -> (Deployment, PathBuf) {
 }
 
 /// Where the copy of an organization lies.
-fn copy_of(deployment: &Deployment, replica: &Path, organization: &str) -> PathBuf {
+pub fn copy_of(deployment: &Deployment, replica: &Path, organization: &str) -> PathBuf {
     let inside = deployment.file(organization);
     replica.join(inside.strip_prefix(deployment.data_dir()).unwrap())
 }
 
 /// Until everything that was committed is shipped.
-fn shipped(operator: &mut Operator) {
+pub fn shipped(operator: &mut Operator) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let state = operator.get("/v1/backup").unwrap();
@@ -45,7 +45,7 @@ fn shipped(operator: &mut Operator) {
 }
 
 /// What the stock `litestream restore` makes of a copy.
-fn restored(copy: &Path, more: &[&str]) -> Vec<u8> {
+pub fn restored(copy: &Path, more: &[&str]) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     let out = directory.path().join("restored.sqlite");
     let output =
@@ -56,7 +56,7 @@ fn restored(copy: &Path, more: &[&str]) -> Vec<u8> {
 }
 
 /// A database that nobody has open, with its WAL folded in.
-fn folded(file: &Path) -> Vec<u8> {
+pub fn folded(file: &Path) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     for suffix in ["", "-wal"] {
         let from = PathBuf::from(format!("{}{suffix}", file.display()));
@@ -71,13 +71,13 @@ fn folded(file: &Path) -> Vec<u8> {
     fs::read(copy).unwrap()
 }
 
-fn member(operator: &mut Operator, organization: &str, body: &Value) -> String {
+pub fn member(operator: &mut Operator, organization: &str, body: &Value) -> String {
     let made = operator.post(&format!("/v1/organizations/{organization}/members"), body).unwrap();
     assert_eq!(made.status, 201, "{}", made.text());
     made.json()["id"].as_str().unwrap().to_owned()
 }
 
-fn same(one: &[u8], other: &[u8], what: &str) {
+pub fn same(one: &[u8], other: &[u8], what: &str) {
     assert_eq!(one.len(), other.len(), "{what}: other sizes");
     let first = one.iter().zip(other).position(|(one, other)| one != other);
     assert_eq!(first, None, "{what}: they differ");
@@ -328,193 +328,6 @@ fn what_was_not_shipped_is_never_folded_away() {
 }
 
 #[test]
-fn a_restore_brings_back_what_was_and_not_what_was_taken_away() {
-    let (deployment, _) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
-    let id = operator.organization("acme");
-    let other = operator.organization("globex");
-    let base = format!("/v1/organizations/{id}");
-    let [anna, bert, carl, dora, erna] = ["anna", "bert", "carl", "dora", "erna"].map(|name| {
-        let body =
-            json!({ "email": format!("{name}@example.com"), "name": name, "roles": ["admin"], "password": PASSWORD });
-        member(&mut operator, &id, &body)
-    });
-    let made =
-        operator.post(&format!("{base}/api_keys"), &json!({ "name": "old", "scopes": ["members:read"] })).unwrap();
-    assert_eq!(made.status, 201, "{}", made.text());
-    let old_key = made.json()["id"].as_str().unwrap().to_owned();
-    let ours = Person::at(&server, &host_of("acme")).sign_in("anna@example.com").unwrap();
-    let theirs = Person::at(&server, &host_of("globex")).sign_in(&owner_of("globex")).unwrap();
-    let check = |slug: &str, cookie: &str| server.client().send(&session_check(&host_of(slug), cookie)).unwrap().status;
-    assert_eq!((check("acme", &ours), check("globex", &theirs)), (200, 200));
-    shipped(&mut operator);
-    let point = operator.get(&format!("{base}/backup")).unwrap().json()["newest"].clone();
-    let txid = point["txid"].as_str().unwrap().to_owned();
-
-    // Afterwards: things are added, changed, spoilt and taken away.
-    let call = |operator: &mut Operator, method: &'static str, path: &str, body: Value| {
-        let answer = operator.call(method, path, &body).unwrap();
-        assert!(answer.status < 300, "{method} {path}: {}", answer.text());
-    };
-    call(&mut operator, "PATCH", &base, json!({ "name": "Spoilt", "accent": "#000000" }));
-    call(&mut operator, "PATCH", &format!("{base}/members/{anna}"), json!({ "name": "Spoilt too" }));
-    call(&mut operator, "PUT", &format!("{base}/members/{bert}/deactivation"), json!({}));
-    call(&mut operator, "DELETE", &format!("{base}/members/{carl}"), json!({}));
-    call(&mut operator, "PATCH", &format!("{base}/members/{dora}"), json!({ "roles": ["member"] }));
-    call(&mut operator, "DELETE", &format!("{base}/api_keys/{old_key}"), json!({}));
-    call(&mut operator, "PUT", &format!("{base}/members/{erna}/erasure"), json!({}));
-    let eve =
-        member(&mut operator, &id, &json!({ "email": "eve@example.com", "roles": ["owner"], "password": PASSWORD }));
-    let made =
-        operator.post(&format!("{base}/api_keys"), &json!({ "name": "new", "scopes": ["members:read"] })).unwrap();
-    let new_secret = made.json()["secret"].as_str().unwrap().to_owned();
-    // An address changes hands.
-    let carla = member(&mut operator, &id, &json!({ "email": "carl@example.com", "name": "carla" }));
-    let events = operator.get(&format!("{base}/audit_events/verification")).unwrap().json()["events"].as_i64().unwrap();
-
-    let differences = operator.get(&format!("{base}/differences?from={txid}")).unwrap().json();
-    let said = |change: &str, id: &str| {
-        let found = differences["differences"].as_array().unwrap().iter();
-        found.filter(|one| one["change"] == change && one["id"] == id).count() == 1
-    };
-    assert!(said("changed", &anna) && said("removed", &carl) && said("added", &eve) && said("revoked", &old_key));
-
-    let path = format!("{base}/restorations");
-    let rehearsed = operator.post(&path, &json!({ "txid": txid, "dry_run": true })).unwrap().json();
-    assert_eq!(operator.get(&base).unwrap().json()["name"], "Spoilt", "a rehearsal changed something");
-    let done = operator.post(&path, &json!({ "txid": txid })).unwrap();
-    assert_eq!(done.status, 200, "{}", done.text());
-    let done = done.json();
-    assert_eq!(done["changes"], rehearsed["changes"]);
-    let withheld = |id: &str| {
-        let found = done["withheld"].as_array().unwrap().iter().find(|one| one["id"] == id);
-        found.map(|one| one["reason"].as_str().unwrap().to_owned())
-    };
-    assert_eq!(withheld(&bert).as_deref(), Some("deactivated_since"));
-    assert_eq!(withheld(&carl).as_deref(), Some("deleted_since"));
-    assert_eq!(withheld(&dora).as_deref(), Some("roles_reduced_since"));
-    assert_eq!(withheld(&old_key).as_deref(), Some("revoked_since"));
-
-    let get = |operator: &mut Operator, id: &str| operator.get(&format!("{base}/members/{id}")).unwrap();
-    assert_eq!(operator.get(&base).unwrap().json()["name"], "Company acme");
-    assert_eq!(get(&mut operator, &anna).json()["name"], "anna");
-    assert_eq!(get(&mut operator, &bert).json()["status"], "inactive");
-    let carl = get(&mut operator, &carl).json();
-    assert_eq!(
-        (&carl["status"], &carl["has_password"], &carl["email"]),
-        (&json!("inactive"), &json!(false), &json!("carl@example.com"))
-    );
-    assert_eq!(get(&mut operator, &dora).json()["roles"], json!(["member"]));
-    for gone in [&eve, &carla, &erna] {
-        assert_eq!(get(&mut operator, gone).status, 404);
-    }
-    // Nobody is signed in any more, here; next door everybody is.
-    assert_eq!((check("acme", &ours), check("globex", &theirs)), (401, 200));
-    let refused = Operator::new(&server, &new_secret).get(&format!("{base}/members")).unwrap();
-    assert_eq!(refused.status, 401, "a key of after that point still works");
-    let verified = operator.get(&format!("{base}/audit_events/verification")).unwrap().json();
-    assert_eq!(verified["intact"], true, "{verified}");
-    assert!(verified["events"].as_i64().unwrap() > events, "the log went back");
-    let newest = operator.get(&format!("{base}/audit_events?limit=1")).unwrap().json()["data"][0].clone();
-    assert_eq!(newest["action"], "organization.restored");
-    assert_eq!(newest["metadata"]["txid"], txid.as_str());
-
-    // And back again, as far as what ended allows.
-    let previous = done["previous_txid"].as_str().unwrap();
-    let undone = operator.post(&path, &json!({ "txid": previous })).unwrap();
-    assert_eq!(undone.status, 200, "{}", undone.text());
-    assert_eq!(operator.get(&base).unwrap().json()["name"], "Spoilt");
-    assert_eq!(operator.get(&format!("/v1/organizations/{other}")).unwrap().json()["name"], "Company globex");
-    server.stop();
-}
-
-#[test]
-fn a_broken_file_is_replaced_and_a_sound_one_is_not() {
-    let (deployment, _) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
-    let (id, other) = (operator.organization("acme"), operator.organization("globex"));
-    member(&mut operator, &id, &json!({ "email": "last@example.com" }));
-    shipped(&mut operator);
-    let path = format!("/v1/organizations/{id}/recovery");
-    let refused = operator.post(&path, &json!({})).unwrap();
-    assert_eq!((refused.status, refused.code().as_str()), (409, "organization_readable"));
-    server.stop();
-    fs::write(deployment.file(&id), vec![0xa5; 20_000]).unwrap();
-    fs::remove_file(deployment.file(&other)).unwrap();
-
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
-    for (id, slug) in [(&id, "acme"), (&other, "globex")] {
-        let members = format!("/v1/organizations/{id}/members");
-        assert_eq!(operator.get(&members).unwrap().status, 503);
-        let done = operator.post(&format!("/v1/organizations/{id}/recovery"), &json!({})).unwrap();
-        assert_eq!(done.status, 200, "{}", done.text());
-        let kept = done.json()["kept"].as_str().map(PathBuf::from);
-        if slug == "acme" {
-            assert_eq!(fs::read(kept.unwrap().join("db.sqlite")).unwrap(), vec![0xa5; 20_000]);
-        } else {
-            // At most what stood beside it.
-            assert!(kept.is_none_or(|kept| !kept.join("db.sqlite").exists()));
-        }
-        // What was wrong with it is remembered for a moment.
-        let deadline = Instant::now() + Duration::from_secs(10);
-        while operator.get(&members).unwrap().status == 503 {
-            assert!(Instant::now() < deadline, "it did not come back");
-            sleep(Duration::from_millis(100));
-        }
-        assert_eq!(operator.get(&members).unwrap().status, 200);
-        Person::at(&server, &host_of(slug)).sign_in(&owner_of(slug)).unwrap();
-        let verified = operator.get(&format!("/v1/organizations/{id}/audit_events/verification")).unwrap().json();
-        assert_eq!(verified["intact"], true, "{verified}");
-    }
-    // And it is shipped on, from the file that is there now.
-    member(&mut operator, &id, &json!({ "email": "next@example.com" }));
-    shipped(&mut operator);
-    let differences = operator.get(&format!("/v1/organizations/{id}/differences?from=0000000000000001")).unwrap();
-    assert!(differences.text().contains("next@example.com"), "{}", differences.text());
-    server.stop();
-}
-
-#[test]
-fn restores_that_cannot_be_are_refused() {
-    let (deployment, _) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
-    let id = operator.organization("acme");
-    shipped(&mut operator);
-    let path = format!("/v1/organizations/{id}/restorations");
-    for (body, status, code) in [
-        (json!({ "txid": "00000000000000ff" }), 404, "backup_not_found"),
-        (json!({ "txid": "0000000000000000" }), 422, "validation_failed"),
-        (json!({ "txid": "latest" }), 422, "validation_failed"),
-        (json!({ "at": "2001-01-01T00:00:00Z" }), 404, "backup_not_found"),
-        (json!({ "at": "2001-01-01T00:00:00Z", "txid": "0000000000000001" }), 422, "validation_failed"),
-    ] {
-        let answer = operator.post(&path, &body).unwrap();
-        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{body}: {}", answer.text());
-    }
-    let answer = operator.get(&format!("/v1/organizations/{id}/differences?from=yesterday")).unwrap();
-    assert_eq!((answer.status, answer.code().as_str()), (422, "validation_failed"));
-    server.stop();
-
-    let plain = Deployment::new();
-    let key = plain.operator_key();
-    let server = plain.serve();
-    let mut operator = Operator::new(&server, &key);
-    let id = operator.organization("acme");
-    for path in ["/v1/backup".to_owned(), format!("/v1/organizations/{id}/backup")] {
-        let answer = operator.get(&path).unwrap();
-        assert_eq!((answer.status, answer.code().as_str()), (409, "backup_not_configured"), "{path}");
-    }
-    server.stop();
-}
-
-#[test]
 fn a_lost_machine_comes_back_from_the_store_alone() {
     let (deployment, replica) = deployment();
     let key = deployment.operator_key();
@@ -532,6 +345,9 @@ fn a_lost_machine_comes_back_from_the_store_alone() {
     let rehearsal = deployment.json(&["backup", "fetch", "--whole", "--to", data.to_str().unwrap(), "--dry-run"]);
     assert_eq!(rehearsal["dry_run"], true);
     assert!(!data.exists() && replica.exists());
+    // It writes there from now on, and whoever did before does not.
+    let adopted = deployment.json(&["backup", "adopt"]);
+    assert_eq!((&adopted["before"]["epoch"], &adopted["after"]["epoch"]), (&json!(1), &json!(2)), "{adopted}");
     let fetched = deployment.json(&["backup", "fetch", "--whole", "--to", data.to_str().unwrap()]);
     assert_eq!(fetched["data"].as_array().unwrap().len(), 4, "{fetched}");
     let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(data.join("master.key"));

@@ -1,13 +1,14 @@
 //! The command line, from outside: the program as people run it, on a directory of its own.
 
 use std::io::Write;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+
+use crate::process::free_port;
 
 const PASSWORD: &str = "violet-harbour-anvil-27";
 
@@ -30,9 +31,7 @@ struct Ran {
 
 impl Deployment {
     fn new() -> Self {
-        // Free a moment ago; the only listener on it will be ours.
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { directory: tempfile::tempdir().unwrap(), port }
+        Self { directory: tempfile::tempdir().unwrap(), port: free_port() }
     }
 
     fn data_dir(&self) -> PathBuf {

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::post_office::{Manner, PostOffice};
-use crate::process::{Deployment, HOST, Operator, PASSWORD, Person, Server, host_of, owner_of};
+use crate::process::{Deployment, HOST, Operator, PASSWORD, Person, Server, host_of, owner_of, until};
 use crate::wire::Request;
 
 /// The least that may be configured.
@@ -161,7 +161,7 @@ fn a_mail_is_sent_once_and_again_when_it_was_not_taken() {
         recover("crowd-0");
         thread::sleep(Duration::from_millis(100));
     }
-    wait_until("four mails", || mails_to("crowd-0") >= 4);
+    until("four mails", || mails_to("crowd-0") >= 4);
     thread::sleep(Duration::from_millis(500));
     assert_eq!(mails_to("crowd-0"), 4);
 
@@ -173,14 +173,6 @@ fn a_mail_is_sent_once_and_again_when_it_was_not_taken() {
     for slug in &crowd.slugs[2..] {
         assert_eq!(crowd.server.client().send(&Request::get(&host_of(slug), "/sign-in")).unwrap().status, 200);
     }
-    wait_until("the second try", || mails_to("crowd-1") == 1);
+    until("the second try", || mails_to("crowd-1") == 1);
     assert_eq!(crowd.server.client().send(&Request::get(HOST, "/readyz")).unwrap().status, 200);
-}
-
-fn wait_until(what: &str, arrived: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(15);
-    while !arrived() {
-        assert!(Instant::now() < deadline, "{what}: not in time");
-        thread::sleep(Duration::from_millis(20));
-    }
 }

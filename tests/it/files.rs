@@ -311,7 +311,10 @@ fn put_keys_back(deployment: &Deployment, kept: &Path) {
         let (name, wrapped): (String, Vec<u8>) = (row.get(0).unwrap(), row.get(1).unwrap());
         let (master, at): (String, i64) = (row.get(2).unwrap(), row.get(3).unwrap());
         keyring
-            .execute("INSERT OR IGNORE INTO data_key VALUES (?, ?, ?, ?)", params![name, wrapped, master, at])
+            .execute(
+                "INSERT OR IGNORE INTO data_key (name, wrapped, master_key_id, created_at) VALUES (?, ?, ?, ?)",
+                params![name, wrapped, master, at],
+            )
             .unwrap();
     }
 }

@@ -183,11 +183,11 @@ fn walk(directory: &Path) -> Vec<std::path::PathBuf> {
 }
 
 /// A file system of its own, unmounted when dropped.
-struct Mount(std::path::PathBuf);
+pub struct Mount(std::path::PathBuf);
 
 impl Mount {
     /// Nothing where mounting is not permitted.
-    fn new(at: &Path, bytes: u64) -> Option<Self> {
+    pub fn new(at: &Path, bytes: u64) -> Option<Self> {
         fs::create_dir_all(at).unwrap();
         let ran = std::process::Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={bytes},mode=700"), "tmpfs"])

@@ -12,7 +12,7 @@ use crate::world::{Answer, PASSWORD, World};
 
 const PASSPHRASE: &str = "violet harbour anvil 27";
 
-async fn import(world: &World, archive: &[u8], query: &str, key: Option<&str>) -> Answer {
+pub async fn import(world: &World, archive: &[u8], query: &str, key: Option<&str>) -> Answer {
     let mut call = world.operator().call("POST", &format!("/v1/imports{query}"));
     call.body = archive.to_vec();
     call = call.header("content-type", "application/octet-stream");

@@ -6,6 +6,8 @@ use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use bulkhead::base::OrganizationId;
@@ -17,7 +19,7 @@ pub const PASSWORD: &str = "violet-harbour-anvil-27";
 /// The host of the deployment; organizations are below it.
 pub const HOST: &str = "localhost";
 const SCOPES: &str = "organizations:read,organizations:write,members:read,members:write,sessions:read,sessions:write,\
-                      applications:read,applications:write,audit:read,keys:read,keys:write,exports:read,exports:write";
+                      applications:read,applications:write,audit:read,keys:read,keys:write,exports:read,exports:write,backups:read";
 
 /// A data directory with the settings that go with it.
 pub struct Deployment {
@@ -36,6 +38,12 @@ impl Deployment {
     /// A setting by the name of its variable without the prefix, such as `FILES_MAX_OPEN`.
     pub fn with(mut self, setting: &str, value: impl ToString) -> Self {
         self.settings.push((format!("BULKHEAD_{setting}"), value.to_string()));
+        self
+    }
+
+    /// A variable of the environment that is no setting.
+    pub fn with_variable(mut self, name: &str, value: impl ToString) -> Self {
+        self.settings.push((name.to_owned(), value.to_string()));
         self
     }
 
@@ -65,6 +73,9 @@ impl Deployment {
             "API_PER_MINUTE",
         ]) {
             command.env(format!("BULKHEAD_RATE_LIMITS_{limit}"), "0");
+        }
+        for limit in ["REQUESTS_PER_SECOND", "CONCURRENT_REQUESTS", "QUEUED_HASHES", "WRITTEN_BYTES_PER_MINUTE"] {
+            command.env(format!("BULKHEAD_LIMITS_{limit}"), "0");
         }
         command.envs(self.settings.iter().cloned());
         command
@@ -97,7 +108,7 @@ impl Deployment {
             let ended = server.child.as_mut().and_then(|child| child.try_wait().unwrap());
             assert!(ended.is_none(), "the server ended ({ended:?}):\n{}", server.log());
             assert!(started.elapsed() < Duration::from_secs(30), "the server is not ready:\n{}", server.log());
-            std::thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(5));
         }
         server.ready_after = started.elapsed();
         server
@@ -310,9 +321,20 @@ pub fn mailed_code(data_dir: &Path, email: &str) -> Option<String> {
     })
 }
 
-/// Below the range that the system gives to clients, so that a restart finds its port free.
-fn free_port() -> u16 {
+/// Waits until it is so; the machine may be busy with other tests.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(90);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "{what}: not in time");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Below the range that the system gives to clients, so that a restart finds its port free. Each is given out once in
+/// one process, where tests run beside each other as well.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() * 37 % 12_000).unwrap();
-    let mut ports = (0..12_000).map(|n| 18_000 + (start + n) % 12_000);
+    let mut ports = (0..12_000).map(|_| 18_000 + (start + NEXT.fetch_add(1, Ordering::Relaxed) % 12_000) % 12_000);
     ports.find(|&port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()).expect("no port is free")
 }

@@ -47,6 +47,11 @@ impl Request {
         self.header("content-type", "application/json")
     }
 
+    pub fn body(mut self, content_type: &str, body: &[u8]) -> Self {
+        body.clone_into(&mut self.body);
+        self.header("content-type", content_type)
+    }
+
     pub fn form(mut self, fields: &[(&str, &str)]) -> Self {
         self.body = url::form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish().into_bytes();
         self.header("content-type", "application/x-www-form-urlencoded")

@@ -1,4 +1,4 @@
-"""PyPI Authlib (with requests) as the app of a SaaS team, at both issuers; keys and tokens are
+"""Authlib (with requests) as the app of a SaaS team, at both issuers; keys and tokens are
 looked at a second time with PyJWT and joserfc."""
 
 import json

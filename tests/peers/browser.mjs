@@ -5,7 +5,7 @@
 // Takes the folder for the screenshots; the pictures are there to be looked at.
 
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, mkdtempSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { AxeBuilder } from '@axe-core/playwright';
@@ -37,7 +37,7 @@ class Visit {
     const visit = new Visit();
     Object.assign(visit, { label, scripts, problems: [], shots: 0 });
     visit.context = await browser.newContext({
-      viewport: sizes[size],
+      viewport: sizes[size] ?? size,
       colorScheme: scheme,
       javaScriptEnabled: scripts,
       reducedMotion: 'reduce',
@@ -222,6 +222,55 @@ for (const [size, scheme] of [['phone', 'light'], ['desktop', 'dark']]) {
     await v.submit({ password: 'quiet harbour lamp 27' });
     await v.at((url) => url.pathname.endsWith('/account'));
     await v.see('account');
+  });
+}
+
+for (const [name, size, scheme, scripts] of [
+  ['phone', { width: 390, height: 844 }, 'light', true],
+  ['desktop', sizes.desktop, 'dark', true],
+  ['phone-without-scripts', { width: 390, height: 844 }, 'dark', false],
+]) {
+  await visit(`export-${name}`, { size, scheme, scripts }, async (v, page) => {
+    await page.goto(acme.url);
+    await v.submit({ email: ada.email, password: ada.password });
+    await v.at((url) => url.pathname.endsWith('/account'));
+    await v.see('account');
+    await page.getByRole('link', { name: /export/i }).click();
+    await v.at((url) => url.pathname.endsWith('/account/export'));
+    await v.see('export');
+    const make = page.locator('form[action$="/account/export"]');
+    await make.locator('[name="password"]').fill('not the password');
+    await make.getByRole('button', { name: 'Make an export' }).click();
+    await page.waitForLoadState();
+    await v.see('export-wrong-password');
+    await make.locator('[name="password"]').fill(ada.password);
+    await make.getByRole('button', { name: 'Make an export' }).click();
+    await page.waitForURL((url) => url.search === '?done=begun');
+    await v.see('export-begun');
+    // As a person would, until it is there.
+    const fetchForms = page.locator('form[action$="/content"]');
+    const before = name === 'phone' ? 0 : name === 'desktop' ? 1 : 2;
+    for (let tries = 0; tries < 60 && (await fetchForms.count()) <= before; tries++) {
+      await page.waitForTimeout(250);
+      await page.goto(new URL('/account/export', acme.url).href);
+    }
+    await v.see('export-ready');
+    const newest = fetchForms.first();
+    await newest.locator('[name="password"]').fill('not the password');
+    await newest.getByRole('button', { name: 'Download' }).click();
+    await page.waitForLoadState();
+    await v.see('export-download-wrong-password');
+    // Told beside the field that was wrong, and not beside the other.
+    assert.equal(await page.locator('form[action$="/content"] .field-error').count(), 1);
+    assert.equal(await make.locator('.field-error').count(), 0);
+    await fetchForms.first().locator('[name="password"]').fill(ada.password);
+    const [download] = await Promise.all([
+      page.waitForEvent('download'),
+      fetchForms.first().getByRole('button', { name: 'Download' }).click(),
+    ]);
+    assert.match(download.suggestedFilename(), /^bulkhead-export-acme-\d{8}T\d{6}Z\.tar\.zst$/);
+    // RFC 8878 section 3.1.1: how a frame of zstd begins.
+    assert.equal(readFileSync(await download.path()).subarray(0, 4).toString('hex'), '28b52ffd');
   });
 }
 

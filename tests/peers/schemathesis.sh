@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# PyPI schemathesis against the running server: no 5xx, no answer that the document does not know.
+# Schemathesis against the running server: no 5xx, no answer that the document does not know.
 # Takes the program, the address of the document and a folder for its reports; the key is in
 # PEERS_API_KEY, so that it shows in no list of processes.
 set -euo pipefail

@@ -1,18 +1,22 @@
 //! Files on their way to and from the API, piece by piece: they may be larger than memory.
 
+use std::convert::Infallible;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::ready;
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody, to_bytes};
-use axum::http::{Request, header};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
+use axum::http::{HeaderMap, Request, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use futures::{Stream, TryStreamExt as _};
 use reqwest::Method;
 use serde_json::Value;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::oneshot;
 use tokio_util::io::ReaderStream;
 use tower::ServiceExt;
 
@@ -20,6 +24,7 @@ use super::{Client, LONGEST_ANSWER, Road, USER_AGENT, cannot_connect, judge};
 use crate::base::Secret;
 use crate::cli::export::unreadable;
 use crate::cli::failure::Failure;
+use crate::cli::progress::{Progress, waiting};
 use crate::crypto::hash::Sha256;
 
 /// A file may take as long as the server gives it.
@@ -27,10 +32,31 @@ const TRANSFER: Duration = Duration::from_secs(3600);
 const SECRETS_KEY: &str = "bulkhead-secrets-key";
 const PIECE: usize = 64 << 10;
 
+/// What has arrived.
+#[derive(Default)]
+pub(in crate::cli) struct Downloaded {
+    /// In hexadecimal.
+    pub sha256: String,
+    pub bytes: u64,
+    /// Which past it is, of a snapshot.
+    pub txid: Option<String>,
+    pub as_of: Option<String>,
+}
+
+impl Downloaded {
+    fn name_moment(&mut self, headers: &HeaderMap) {
+        let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        self.txid = text("bulkhead-transaction");
+        self.as_of = text("bulkhead-as-of");
+    }
+}
+
 impl Client {
-    /// Writes what is at `path` to a new file, whole or not at all; its SHA-256 in hexadecimal.
-    pub async fn download(&self, path: &str, to: &Path) -> Result<String, Failure> {
+    /// Writes what is at `path` to a new file, whole or not at all, and says how far it is.
+    pub async fn download(&self, path: &str, to: &Path, mut progress: Progress) -> Result<Downloaded, Failure> {
         let mut target = Target::new(to).await?;
+        let mut downloaded = Downloaded::default();
+        let mut got = 0_u64;
         match &self.0 {
             Road::Http { client, origin, key } => {
                 let mut request = client.get(format!("{origin}{path}")).timeout(TRANSFER);
@@ -43,8 +69,15 @@ impl Client {
                     let answer = response.bytes().await.map_err(|error| cannot_connect(origin, &error))?;
                     return Err(refused(status, &answer));
                 }
+                let total = response.content_length().unwrap_or(0);
+                downloaded.name_moment(response.headers());
                 while let Some(piece) = response.chunk().await.map_err(|error| cannot_connect(origin, &error))? {
                     target.write(&piece).await?;
+                    got += piece.len() as u64;
+                    progress.at(got, total);
+                }
+                if total > 0 && got != total {
+                    return Err(Failure::new("download_damaged", "It ended before it was whole. Try again."));
                 }
             }
             Road::InProcess { router, .. } => {
@@ -55,18 +88,51 @@ impl Client {
                 if parts.status.as_u16() != 200 {
                     return Err(refused(parts.status.as_u16(), &whole(body).await?));
                 }
+                downloaded.name_moment(&parts.headers);
+                let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+                let total = length.and_then(|text| text.parse().ok()).unwrap_or(0);
                 while let Some(piece) = next(&mut body).await? {
                     target.write(&piece).await?;
+                    got += piece.len() as u64;
+                    progress.at(got, total);
                 }
             }
         }
-        target.finish().await
+        progress.end();
+        downloaded.bytes = got;
+        downloaded.sha256 = target.finish().await?;
+        Ok(downloaded)
     }
 
-    /// Sends a file as the body of a POST.
-    pub async fn upload(&self, path: &str, file: &Path, key: Option<&Secret>) -> Result<Value, Failure> {
+    /// Sends a file as the body of a POST, and says how far it is; then waits for what is made of it there.
+    pub async fn upload(
+        &self,
+        path: &str,
+        file: &Path,
+        key: Option<&Secret>,
+        mut progress: Progress,
+    ) -> Result<Value, Failure> {
         let opened = File::open(file).await.map_err(|error| unreadable(file, &error))?;
-        let stream = ReaderStream::with_capacity(opened, PIECE);
+        let total = opened.metadata().await.map_err(|error| unreadable(file, &error))?.len();
+        let (quiet, mut sent) = (progress.is_quiet(), 0_u64);
+        // Let go of with the stream, when all of it is on its way.
+        let (sending, all_sent) = oneshot::channel::<Infallible>();
+        let stream = ReaderStream::with_capacity(opened, PIECE).inspect_ok(move |piece| {
+            let _whole = &sending;
+            sent += piece.len() as u64;
+            progress.at(sent, total);
+        });
+        let mut answered = pin!(self.send(path, key, stream));
+        tokio::select! {
+            answer = &mut answered => answer,
+            _ = all_sent => waiting("checking what was sent", quiet, answered).await,
+        }
+    }
+
+    async fn send<S>(&self, path: &str, key: Option<&Secret>, stream: S) -> Result<Value, Failure>
+    where
+        S: Stream<Item = io::Result<Bytes>> + Send + 'static,
+    {
         let secrets_key = key.map(|key| STANDARD.encode(key.expose()));
         let (status, answer) = match &self.0 {
             Road::Http { client, origin, key } => {
@@ -105,11 +171,11 @@ fn local(method: Method, path: &str) -> axum::http::request::Builder {
     request.header(header::HOST, "localhost").header(header::USER_AGENT, USER_AGENT)
 }
 
-async fn whole(body: Body) -> Result<axum::body::Bytes, Failure> {
+async fn whole(body: Body) -> Result<Bytes, Failure> {
     to_bytes(body, LONGEST_ANSWER).await.map_err(|error| Failure::new("unreadable_answer", error.to_string()))
 }
 
-async fn next(body: &mut Body) -> Result<Option<axum::body::Bytes>, Failure> {
+async fn next(body: &mut Body) -> Result<Option<Bytes>, Failure> {
     loop {
         let frame =
             std::future::poll_fn(|context| std::task::Poll::Ready(ready!(Pin::new(&mut *body).poll_frame(context))));
@@ -178,6 +244,6 @@ impl Drop for Target {
     }
 }
 
-fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+fn unwritable(path: &Path, error: &io::Error) -> Failure {
     Failure::new("unwritable_file", format!("{} cannot be written: {error}.", path.display()))
 }

@@ -99,7 +99,7 @@ async fn revoke(
 ) -> Answer {
     let by = by_member(&info, &signed_in);
     tenant
-        .write(|db| {
+        .write_beyond(|db| {
             // Only the reader's own: another member's session is as unknown as none.
             match session::get(db, path.session)? {
                 Some(session) if session.member_id == signed_in.member.id => {

@@ -48,9 +48,11 @@ const TAGS: &[(&str, &str)] = &[
     ("Audit events", "Who did what to whom, in a chain of hashes."),
     ("Erasures", "Organizations and members that are erased for good, and the certificates of it."),
     ("Exports", "Everything that an organization has, in one file; and back."),
-    ("Backups", "Copies that are made all the time, and going back to them."),
-    ("Deployment", "The deployment as a whole."),
+    ("Backups", "Copies that are made all the time: going back to them, and looking at them."),
+    ("Moving", "Freezing organizations, moving their files to other volumes, and to other deployments."),
+    ("Keys", "What everything is sealed with: the master key, and the data keys that it wraps."),
     ("Fleet", "The care of all organizations' files."),
+    ("Deployment", "The deployment as a whole."),
 ];
 
 /// The whole document, from the operations of both routers.
@@ -128,8 +130,19 @@ fn finish(operation: &mut Operation, path: &str, is_post: bool) {
         (has_body || is_post, 413, "`body_too_large`: the body is larger than allowed."),
         (has_body, 415, "`unsupported_media_type`: the body is not `application/json`."),
         (has_body || has_query || is_post, 422, "A value is not acceptable; `errors` says which."),
-        (true, 429, "`rate_limited`: too many requests; see `Retry-After`."),
-        (true, 503, "Not now: the organization or the server is busy or not available; see `Retry-After`."),
+        (
+            true,
+            429,
+            "`rate_limited`: too many requests; or a limit of the organization: `organization_rate_limited`, \
+             `organization_concurrency_limited`, `organization_hashing_limited`, `organization_writes_limited`. \
+             See `Retry-After`.",
+        ),
+        (
+            true,
+            503,
+            "Not now: the organization or the server is busy or not available; see `Retry-After`. \
+             `write_not_replicated`: it was done, but the store of the backup has not confirmed it.",
+        ),
     ];
     for (applies, status, description) in refusals {
         if applies {

@@ -12,7 +12,10 @@ use utoipa_axum::router::OpenApiRouter;
 pub use document::document;
 
 use super::{DeploymentState, TenantState};
-use super::{api_key, application, audit, backup, erasure, export, fleet, membership, session, signing_key, status};
+use super::{
+    api_key, application, audit, backup, erasure, export, fleet, freeze, inspection, keys, membership, placement,
+    session, signing_key, status, transfer,
+};
 
 /// The operations on one organization, which never see the catalog.
 pub fn tenant_api() -> OpenApiRouter<TenantState> {
@@ -33,7 +36,12 @@ pub fn deployment_api() -> OpenApiRouter<DeploymentState> {
         .merge(api_key::http::deployment_api())
         .merge(audit::http::deployment_api())
         .merge(backup::http::deployment_api())
+        .merge(inspection::http::deployment_api())
         .merge(erasure::http::deployment_api())
         .merge(status::http::deployment_api())
         .merge(fleet::http::deployment_api())
+        .merge(keys::http::deployment_api())
+        .merge(freeze::http::deployment_api())
+        .merge(placement::http::deployment_api())
+        .merge(transfer::http::deployment_api())
 }

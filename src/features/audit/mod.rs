@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use erase::{Person, about, earlier_addresses, erased_members, ranges, strip};
-pub use store::{each, each_after, list};
+pub use store::{each, each_after, list, newest_action};
 
 use crate::base::{AuditEventId, MemberId, Result, Timestamp};
 use crate::crypto::{hash, random};
@@ -221,6 +221,14 @@ pub fn record<K: Kind>(db: &Write<'_, K>, by: &By, act: Act) -> Result<AuditEven
 /// Where a chain ends: the newest event's place and hash.
 pub fn head<K: Kind>(db: &Read<'_, K>) -> Result<(i64, String)> {
     Ok(store::last(db)?.map_or((0, String::new()), |(sequence, hash)| (sequence, hex::encode(hash))))
+}
+
+/// Whether an act with this in its metadata is in the log, so that what is done again after a crash is told once.
+pub fn has_happened<K: Kind>(db: &Read<'_, K>, action: &str, key: &str, value: &Value) -> Result<bool> {
+    // What came along with an archive has happened elsewhere, and to other things of the same name.
+    let here = store::of_action(db, "organization.imported")?.last().map_or(0, |event| event.sequence);
+    let said = |event: &Event| event.payload.as_ref().and_then(|payload| payload.metadata.get(key)) == Some(value);
+    Ok(store::of_action(db, action)?.iter().any(|event| event.sequence > here && said(event)))
 }
 
 /// The result of walking a chain.

@@ -10,6 +10,11 @@ pub(super) fn last<K: Kind>(db: &Read<'_, K>) -> Result<Option<(i64, Vec<u8>)>> 
     })
 }
 
+/// What happened last.
+pub fn newest_action<K: Kind>(db: &Read<'_, K>) -> Result<Option<String>> {
+    db.one("SELECT action FROM audit_event ORDER BY sequence DESC LIMIT 1", [], |row| row.get(0))
+}
+
 pub(super) fn insert<K: Kind>(db: &Write<'_, K>, event: &Event) -> Result<()> {
     db.execute(
         "INSERT INTO audit_event (sequence, id, occurred_at, action, outcome, payload, payload_salt, payload_digest,

@@ -1,23 +1,24 @@
 //! The operations on backups; for operators.
 
-use std::path::PathBuf;
-
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Difference, Facts, Past, Restoration, at, between, history, past, rehearse, replace, restore};
+use super::{
+    Access, Difference, Facts, Past, Restoration, Withheld, at, between, history, moment_of, past, rehearse, replace,
+    restore, workshop,
+};
 use crate::backup::{Backups, Item, Point, Progress, Source, Target, Txid};
-use crate::base::{Error, OrganizationId, Result, Timestamp, codes};
+use crate::base::{Error, OrganizationId, Replication, Result, Timestamp, codes};
 use crate::features::DeploymentState;
 use crate::features::audit::http::by_caller;
 use crate::tenants::Tenant;
 use crate::web::access::{Operator, scope};
 use crate::web::failure::{Answer, Problem};
 use crate::web::schema::object;
-use crate::web::{Json, Path, Query, RequestInfo, reply};
+use crate::web::{Json, OrganizationPath, Path, Query, RequestInfo, reply};
 
 object!(pub BackupObject = "backup");
 object!(pub DeploymentBackupObject = "deployment_backup");
@@ -44,6 +45,11 @@ struct ProgressBody {
     behind_since: Option<Timestamp>,
     last_error: Option<String>,
     last_error_at: Option<Timestamp>,
+    /// Why nothing is shipped any more: another server writes to this copy. Null while all is well.
+    stopped: Option<String>,
+    /// The last file of the copy that was found damaged; a whole one was shipped in its place.
+    damaged: Option<String>,
+    damaged_at: Option<Timestamp>,
 }
 
 impl From<Option<Progress>> for ProgressBody {
@@ -55,6 +61,9 @@ impl From<Option<Progress>> for ProgressBody {
             behind_since: progress.behind_since,
             last_error: progress.last_error,
             last_error_at: progress.last_error_at,
+            stopped: progress.stopped,
+            damaged_at: progress.damaged.as_ref().map(|(_, at)| *at),
+            damaged: progress.damaged.map(|(why, _)| why),
         }
     }
 }
@@ -64,8 +73,14 @@ impl From<Option<Progress>> for ProgressBody {
 struct DeploymentBackup {
     #[schema(inline)]
     object: DeploymentBackupObject,
+    /// `built-in`: the server ships. `litestream`: a stock litestream does, and of that nothing is known here.
+    mode: &'static str,
     /// Databases that wait to be shipped.
     waiting: usize,
+    /// Answers that wait until the store has what they tell of.
+    confirming: usize,
+    /// Why nothing is shipped any more: the store belongs to another deployment. Null while it is ours.
+    superseded: Option<String>,
     catalog: ProgressBody,
     keyring: ProgressBody,
 }
@@ -84,6 +99,8 @@ struct BackupBody {
     #[schema(inline)]
     object: BackupObject,
     organization_id: OrganizationId,
+    /// What a write has reached when it is acknowledged.
+    replication: Replication,
     progress: ProgressBody,
     /// Everything from here on can be restored, but for the gaps; null if there is no copy yet.
     oldest: Option<PointBody>,
@@ -112,6 +129,11 @@ struct RestoreBody {
     #[serde(default)]
     #[schema(pattern = "^[0-9a-f]{16}$")]
     txid: Option<String>,
+    /// Give members back what was taken from them since: those who were deleted, deactivated or lost a role come in
+    /// as then, with the password of then if they were deleted. For undoing a mistake. Who was erased stays gone,
+    /// and sessions and API keys stay ended.
+    #[serde(default)]
+    reinstate: bool,
     /// Say what would change, and change nothing.
     #[serde(default)]
     dry_run: bool,
@@ -130,6 +152,8 @@ struct RestorationBody {
     changes: Vec<Difference>,
     /// What was taken away since then and therefore stays away.
     withheld: Vec<WithheldBody>,
+    /// Who got back what was taken away since, where that was asked for.
+    reinstated: Vec<WithheldBody>,
     sessions_ended: usize,
     /// The point just before: restoring it undoes this, as far as the copy reaches.
     previous_txid: Option<String>,
@@ -165,11 +189,6 @@ struct RecoveryBody {
     as_of: Timestamp,
     /// The directory on the server that keeps what was there; null if nothing was.
     kept: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct OrganizationPath {
-    org: String,
 }
 
 /// Two moments.
@@ -215,7 +234,10 @@ async fn get_deployment_backup(
     let of = |source| ProgressBody::from(backups.progress(source));
     let body = DeploymentBackup {
         object: DeploymentBackupObject,
+        mode: if backups.is_foreign() { "litestream" } else { "built-in" },
         waiting: backups.waiting(),
+        confirming: backups.confirming(),
+        superseded: backups.superseded(),
         catalog: of(Source::Catalog),
         keyring: of(Source::Keyring),
     };
@@ -240,13 +262,11 @@ async fn get_backup(
 ) -> Answer {
     let backups = configured(&state)?;
     let history = history(backups, &tenant).await?;
-    let item = |item: &Item| PointBody {
-        txid: item.name.max.to_string(),
-        at: Timestamp::from_millis(item.created_at.timestamp_millis()),
-    };
+    let item = |item: &Item| PointBody { txid: item.name.max.to_string(), at: moment_of(item.created_at) };
     let body = BackupBody {
         object: BackupObject,
         organization_id: tenant.id(),
+        replication: tenant.replication(),
         progress: backups.progress(Source::Organization(tenant.id())).into(),
         oldest: history.oldest.map(point),
         newest: history.newest.map(point),
@@ -325,10 +345,11 @@ async fn restore_organization(
     let backups = configured(&state)?;
     let target = target_of(body.at, body.txid.as_deref())?;
     let past = had(&state, backups, &tenant, target).await?;
+    let access = if body.reinstate { Access::AsThen } else { Access::AsNow };
     let restoration = if body.dry_run {
-        rehearse(&tenant, &past).await?
+        rehearse(&tenant, &past, access).await?
     } else {
-        let restored = restore(backups, &tenant, &past, &by_caller(&info, &caller)).await?;
+        let restored = restore(backups, &tenant, &past, access, &by_caller(&info, &caller)).await?;
         state.tenant.operator_log.note(&caller, &info, tenant.id(), "organization.restored", &[]).await;
         restored
     };
@@ -358,8 +379,8 @@ async fn recover_organization(
 ) -> Answer {
     let backups = configured(&state)?;
     let target = target_of(body.at, body.txid.as_deref())?;
-    let id = state.directory.by_name(&path.org).await?.organization();
-    let scratch = backups.scratch().join("restoring");
+    let id = path.find(&state.directory).await?;
+    let scratch = workshop(backups);
     let replaced = replace(backups, &state.tenants, id, target, &scratch, &by_caller(&info, &caller)).await?;
     state.tenant.operator_log.note(&caller, &info, id, "organization.recovered", &[]).await;
     let body = RecoveryBody {
@@ -372,7 +393,7 @@ async fn recover_organization(
     Ok(reply::json(200, &body))
 }
 
-fn target_of(time: Option<Timestamp>, txid: Option<&str>) -> Result<Target> {
+pub(in crate::features) fn target_of(time: Option<Timestamp>, txid: Option<&str>) -> Result<Target> {
     match (time, txid) {
         (Some(_), Some(_)) => {
             Err(Error::new(&codes::VALIDATION_FAILED).field("txid", "conflict", "Give at or txid, not both."))
@@ -384,7 +405,10 @@ fn target_of(time: Option<Timestamp>, txid: Option<&str>) -> Result<Target> {
 }
 
 fn body_of(organization_id: OrganizationId, dry_run: bool, restoration: Restoration) -> RestorationBody {
-    let withheld = restoration.withheld.into_iter();
+    let listed = |list: Vec<Withheld>| {
+        let body = |one: Withheld| WithheldBody { kind: one.kind, id: one.id, name: one.name, reason: one.reason };
+        list.into_iter().map(body).collect()
+    };
     RestorationBody {
         object: RestorationObject,
         organization_id,
@@ -392,23 +416,21 @@ fn body_of(organization_id: OrganizationId, dry_run: bool, restoration: Restorat
         txid: restoration.txid.to_string(),
         as_of: restoration.as_of,
         changes: restoration.changes,
-        withheld: withheld
-            .map(|one| WithheldBody { kind: one.kind, id: one.id, name: one.name, reason: one.reason })
-            .collect(),
+        withheld: listed(restoration.withheld),
+        reinstated: listed(restoration.reinstated),
         sessions_ended: restoration.sessions_ended,
         previous_txid: restoration.previous.map(|txid| txid.to_string()),
     }
 }
 
-fn configured(state: &DeploymentState) -> Result<&Backups> {
+pub(in crate::features) fn configured(state: &DeploymentState) -> Result<&Backups> {
     state.backups.as_ref().ok_or_else(|| Error::new(&codes::BACKUP_NOT_CONFIGURED))
 }
 
 /// What a moment held. The newest includes what was committed just now.
 async fn had(state: &DeploymentState, backups: &Backups, tenant: &Tenant, target: Target) -> Result<Past> {
     backups.ship_now(Source::Organization(tenant.id())).await?;
-    let scratch: PathBuf = backups.scratch().join("restoring");
-    past(backups, &state.tenants, tenant, target, &scratch).await
+    past(backups, &state.tenants, tenant, target, &workshop(backups)).await
 }
 
 fn moment(field: &'static str, text: &str) -> Result<Target> {
@@ -429,5 +451,5 @@ fn txid_of(field: &'static str, text: &str) -> Result<Txid> {
 }
 
 fn point(point: Point) -> PointBody {
-    PointBody { txid: point.txid.to_string(), at: Timestamp::from_millis(point.created_at.timestamp_millis()) }
+    PointBody { txid: point.txid.to_string(), at: moment_of(point.created_at) }
 }

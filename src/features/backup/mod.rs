@@ -14,13 +14,13 @@ mod replace;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use chrono::DateTime;
+use chrono::{DateTime, Utc};
 
 pub use difference::{Difference, FieldChange, between};
 pub use replace::{Replacement, replace};
 
-use crate::backup::{Backups, History, Source, Target, Txid};
-use crate::base::{Error, Result, Timestamp, codes};
+use crate::backup::{Backups, History, Restored, Source, Target, Txid};
+use crate::base::{Error, OrganizationId, Result, Timestamp, codes};
 use crate::crypto::random;
 use crate::features::api_key::{self, ApiKey};
 use crate::features::audit::{self, Act, By, Target as Subject};
@@ -59,12 +59,24 @@ pub struct Restoration {
     pub changes: Vec<Difference>,
     /// What was not brought back, and why not.
     pub withheld: Vec<Withheld>,
+    /// Who got access back that was taken since, and what had taken it; only where that was asked for.
+    pub reinstated: Vec<Withheld>,
     pub sessions_ended: usize,
     /// The point just before: restoring it undoes the restore, but for what ended.
     pub previous: Option<Txid>,
 }
 
-/// Something that stays as it is now.
+/// What becomes of access that was taken from members since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// It stays taken: whoever took it may have had a reason.
+    AsNow,
+    /// It is given back, with the password of then to whoever was deleted: what took it was the mistake to undo.
+    /// Who was erased stays gone, and sessions and keys stay ended in either case.
+    AsThen,
+}
+
+/// Something that stays as it is now, or that would have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Withheld {
     pub kind: &'static str,
@@ -106,34 +118,92 @@ pub async fn past(
     scratch: &Path,
 ) -> Result<Past> {
     let copy = Copy::new(scratch)?;
-    let restored = backups.restore(Source::Organization(tenant.id()), target, &copy.file()).await?;
+    let restored = fetch(backups, tenant.id(), target, &copy.file()).await?;
     let facts = tokio::task::block_in_place(|| tenants.read_copy(tenant.id(), &copy.file(), Facts::of))?;
-    Ok(Past { txid: restored.txid, as_of: Timestamp::from_millis(restored.timestamp.timestamp_millis()), facts })
+    Ok(Past { txid: restored.txid, as_of: moment_of(restored.timestamp), facts })
+}
+
+/// Builds an organization's file as it was. Where that cannot be, it is told what can.
+pub async fn fetch(backups: &Backups, id: OrganizationId, target: Target, out: &Path) -> Result<Restored> {
+    let source = Source::Organization(id);
+    match backups.restore(source, target, out).await {
+        Err(error) if error.is(&codes::BACKUP_NOT_FOUND) => {
+            let Ok(History { oldest: Some(oldest), newest: Some(newest), .. }) = backups.history(source).await else {
+                return Err(error);
+            };
+            let detail = format!(
+                "{} It reaches from {} (transaction {}) to {} (transaction {}).",
+                error.public_detail(),
+                moment_of(oldest.created_at),
+                oldest.txid,
+                moment_of(newest.created_at),
+                newest.txid,
+            );
+            Err(Error::new(&codes::BACKUP_NOT_FOUND).detail(detail))
+        }
+        other => other,
+    }
+}
+
+/// A moment of the replica in the house's own time.
+#[must_use]
+pub fn moment_of(time: DateTime<Utc>) -> Timestamp {
+    Timestamp::from_millis(time.timestamp_millis())
+}
+
+/// The folder below which past states are put together, on the file system of the data directory.
+#[must_use]
+pub fn workshop(backups: &Backups) -> PathBuf {
+    backups.scratch().join("restoring")
+}
+
+/// Throws away what a process that was killed has left there. Blocking; at start, before the first request.
+pub fn clear_workshop(data_dir: &Path) -> Result<()> {
+    let workshop = data_dir.join("restoring");
+    match std::fs::remove_dir_all(&workshop) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::internal(format!("cannot clear {}", workshop.display())).source(error))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What applying the past would change, without doing it.
-pub async fn rehearse(tenant: &Tenant, past: &Past) -> Result<Restoration> {
+pub async fn rehearse(tenant: &Tenant, past: &Past, access: Access) -> Result<Restoration> {
     let now = tenant.read(Facts::of).await?;
-    let (then, withheld) = merged(&now, &past.facts);
-    let changes = between(&now, &then);
-    Ok(Restoration { txid: past.txid, as_of: past.as_of, changes, withheld, sessions_ended: 0, previous: None })
+    let (then, kept) = merged(&now, &past.facts, access);
+    Ok(Restoration {
+        txid: past.txid,
+        as_of: past.as_of,
+        changes: between(&now, &then),
+        withheld: kept.withheld,
+        reinstated: kept.reinstated,
+        sessions_ended: 0,
+        previous: None,
+    })
 }
 
 /// Makes the organization what it was, in one transaction.
-pub async fn restore(backups: &Backups, tenant: &Tenant, past: &Past, by: &By) -> Result<Restoration> {
+pub async fn restore(backups: &Backups, tenant: &Tenant, past: &Past, access: Access, by: &By) -> Result<Restoration> {
     // What is now must be there to come back to.
     let source = Source::Organization(tenant.id());
     backups.ship_now(source).await?;
     let previous = backups.progress(source).and_then(|progress| progress.txid);
-    let restoration = tenant.write(|db| apply(db, past, previous, by)).await?;
+    let restoration = tenant.write(|db| apply(db, past, access, previous, by)).await?;
     organization::changed(tenant);
     backups.ship_now(source).await?;
     Ok(restoration)
 }
 
-fn apply(db: &Write<'_, TenantDb>, past: &Past, previous: Option<Txid>, by: &By) -> Result<Restoration> {
+fn apply(
+    db: &Write<'_, TenantDb>,
+    past: &Past,
+    access: Access,
+    previous: Option<Txid>,
+    by: &By,
+) -> Result<Restoration> {
     let now = Facts::of(db)?;
-    let (then, withheld) = merged(&now, &past.facts);
+    let (then, Kept { withheld, reinstated }) = merged(&now, &past.facts, access);
     let changes = between(&now, &then);
     // Before anybody moves or goes: an address must be free for whoever had it then.
     for member in &now.members {
@@ -145,8 +215,11 @@ fn apply(db: &Write<'_, TenantDb>, past: &Past, previous: Option<Txid>, by: &By)
         member::park_email(db, member.id)?;
     }
     for member in &then.members {
-        if now.members.iter().any(|known| known.id == member.id) {
+        if let Some(known) = now.members.iter().find(|known| known.id == member.id) {
             member::update(db, &Member { updated_at: db.now(), ..member.clone() })?;
+            if let (None, Some(hash)) = (&known.password_hash, &member.password_hash) {
+                member::set_password(db, member.id, hash)?;
+            }
         } else {
             member::insert(db, member)?;
         }
@@ -170,16 +243,28 @@ fn apply(db: &Write<'_, TenantDb>, past: &Past, previous: Option<Txid>, by: &By)
         .with("head_before", head(&now.head))
         .with("changes", changes.len())
         .with("withheld", withheld.len())
+        .with("reinstated", reinstated.len())
         .with("sessions_ended", sessions_ended);
     audit::record(db, by, act)?;
-    Ok(Restoration { txid: past.txid, as_of: past.as_of, changes, withheld, sessions_ended, previous })
+    for one in &reinstated {
+        let target = Subject::new("member", &one.id).named(one.name.clone());
+        audit::record(db, by, Act::new("member.reinstated").on(target).with("taken_by", one.reason))?;
+    }
+    Ok(Restoration { txid: past.txid, as_of: past.as_of, changes, withheld, reinstated, sessions_ended, previous })
+}
+
+/// What the past does not decide alone.
+#[derive(Default)]
+struct Kept {
+    withheld: Vec<Withheld>,
+    reinstated: Vec<Withheld>,
 }
 
 /// What will be: the past, without what was taken away since.
-fn merged(now: &Facts, past: &Facts) -> (Facts, Vec<Withheld>) {
-    let mut withheld = Vec::new();
+fn merged(now: &Facts, past: &Facts, access: Access) -> (Facts, Kept) {
+    let mut kept = Kept::default();
     let may_be = |then: &&Member| !now.erased.contains(&then.id.to_string());
-    let members = past.members.iter().filter(may_be).map(|then| member_of(then, now, &mut withheld)).collect();
+    let members = past.members.iter().filter(may_be).map(|then| member_of(then, now, access, &mut kept)).collect();
     let keys = now
         .keys
         .iter()
@@ -189,7 +274,7 @@ fn merged(now: &Facts, past: &Facts) -> (Facts, Vec<Withheld>) {
                 // Made since: it was not there then.
                 None => key.revoked_at = key.revoked_at.or(Some(key.created_at)),
                 Some(then) if then.revoked_at.is_none() && key.revoked_at.is_some() => {
-                    withheld.push(Withheld {
+                    kept.withheld.push(Withheld {
                         kind: "api_key",
                         id: key.id.to_string(),
                         name: key.name.clone(),
@@ -209,18 +294,25 @@ fn merged(now: &Facts, past: &Facts) -> (Facts, Vec<Withheld>) {
         // Where it is found and whether it may be used is the catalog's to say.
         ..now.organization.clone()
     };
-    (Facts { organization, members, keys, erased: now.erased.clone(), head: now.head.clone() }, withheld)
+    (Facts { organization, members, keys, erased: now.erased.clone(), head: now.head.clone() }, kept)
 }
 
 /// A member of the past as they may be today.
-fn member_of(then: &Member, now: &Facts, withheld: &mut Vec<Withheld>) -> Member {
-    let mut keep = |reason| {
-        withheld.push(Withheld { kind: "member", id: then.id.to_string(), name: then.display().to_owned(), reason });
+fn member_of(then: &Member, now: &Facts, access: Access, kept: &mut Kept) -> Member {
+    let note = |list: &mut Vec<Withheld>, reason| {
+        list.push(Withheld { kind: "member", id: then.id.to_string(), name: then.display().to_owned(), reason });
     };
+    let gives_back = access == Access::AsThen;
+    // What was taken from them: it stays so, or is given back.
+    let list = if gives_back { &mut kept.reinstated } else { &mut kept.withheld };
     let Some(today) = now.members.iter().find(|member| member.id == then.id) else {
-        // The person comes back to the list, and an administrator decides whether they come in.
-        keep("deleted_since");
-        return Member { status: Status::Inactive, password_hash: None, password_set_at: None, ..then.clone() };
+        note(list, "deleted_since");
+        return if gives_back {
+            Member { failed_attempts: 0, locked_until: None, ..then.clone() }
+        } else {
+            // The person comes back to the list, and an administrator decides whether they come in.
+            Member { status: Status::Inactive, password_hash: None, password_set_at: None, ..then.clone() }
+        };
     };
     let mut member = Member {
         password_hash: today.password_hash.clone(),
@@ -229,17 +321,25 @@ fn member_of(then: &Member, now: &Facts, withheld: &mut Vec<Withheld>) -> Member
         locked_until: today.locked_until,
         ..then.clone()
     };
-    if today.password_hash != then.password_hash {
-        keep("password_changed_since");
-    }
     if today.status != Status::Active && then.status == Status::Active {
-        member.status = today.status;
-        keep("deactivated_since");
+        note(list, "deactivated_since");
+        if !gives_back {
+            member.status = today.status;
+        }
     }
     let allowed: Vec<Role> = then.roles.iter().filter(|role| has(today, **role)).copied().collect();
     if allowed.len() < then.roles.len() {
-        keep("roles_reduced_since");
-        member.roles = if allowed.is_empty() { vec![Role::Member] } else { allowed };
+        note(list, "roles_reduced_since");
+        if !gives_back {
+            member.roles = if allowed.is_empty() { vec![Role::Member] } else { allowed };
+        }
+    }
+    if gives_back && today.password_hash.is_none() {
+        // An earlier restore may have brought them back without one.
+        (member.password_hash, member.password_set_at) = (then.password_hash.clone(), then.password_set_at);
+    } else if today.password_hash != then.password_hash {
+        // A newer password is the person's own doing, whoever asks for the restore.
+        note(&mut kept.withheld, "password_changed_since");
     }
     member
 }
@@ -255,10 +355,10 @@ fn has(member: &Member, role: Role) -> bool {
 }
 
 /// A directory for one copy, gone with it.
-struct Copy(PathBuf);
+pub struct Copy(PathBuf);
 
 impl Copy {
-    fn new(scratch: &Path) -> Result<Self> {
+    pub fn new(scratch: &Path) -> Result<Self> {
         let name = hex::encode(random::bytes::<8>());
         let directory = scratch.join(name);
         std::fs::create_dir_all(&directory)
@@ -266,7 +366,8 @@ impl Copy {
         Ok(Self(directory))
     }
 
-    fn file(&self) -> PathBuf {
+    #[must_use]
+    pub fn file(&self) -> PathBuf {
         self.0.join("db.sqlite")
     }
 }

@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Copy, Facts};
+use super::{Copy, fetch, moment_of};
 use crate::backup::{Backups, Source, Target, Txid};
 use crate::base::{Error, OrganizationId, Result, Timestamp, codes};
 use crate::features::audit::{self, Act, By, Target as Subject};
+use crate::features::keys::reseal;
 use crate::features::session::{self, End};
 use crate::sqlite::sync_directory;
 use crate::tenants::{Held, Tenants};
@@ -20,7 +21,8 @@ pub struct Replacement {
     pub kept: Option<PathBuf>,
 }
 
-/// Replaces a missing or unreadable file by what the backup has. Refused for a file that can be read: there a
+/// Replaces a missing, damaged or foreign file by what the backup has. Refused for one in which every page is in
+/// order: there a
 /// restore keeps what was taken away since, which nobody can know of a broken one.
 ///
 /// The copy is made ready beside it first, so a crash leaves either file in place, or none and the broken one
@@ -33,12 +35,16 @@ pub async fn replace(
     scratch: &Path,
     by: &By,
 ) -> Result<Replacement> {
+    tenants.require_own_files()?;
     let source = Source::Organization(id);
     let copy = Copy::new(scratch)?;
-    let restored = backups.restore(source, target, &copy.file()).await?;
-    let as_of = Timestamp::from_millis(restored.timestamp.timestamp_millis());
+    let restored = fetch(backups, id, target, &copy.file()).await?;
+    let as_of = moment_of(restored.timestamp);
+    // Its columns may be sealed with a data key from before a rotation; refused if that is gone for good.
+    let keys = tenants.keys(id).await?;
     tokio::task::block_in_place(|| {
         tenants.write_copy(id, &copy.file(), |db| {
+            reseal(db, keys.sealer())?;
             let sessions = session::end_all(db, End::OrganizationRestored)?;
             let (sequence, hash) = audit::head(db)?;
             let act = Act::new("organization.recovered")
@@ -51,11 +57,14 @@ pub async fn replace(
         })
     })?;
     let held = tenants.hold(id).await?;
-    if held.file().exists() && held.read(Facts::of).is_ok() {
+    if held.is_sound()? {
         return Err(Error::new(&codes::ORGANIZATION_READABLE));
     }
     let kept = tokio::task::block_in_place(|| swap(&held, &copy.file(), as_of))?;
     backups.start_over(source).await;
+    drop(held);
+    // Whoever was refused a moment ago because of the broken file need not be any longer.
+    tenants.let_go(id);
     Ok(Replacement { txid: restored.txid, as_of, kept })
 }
 

@@ -70,7 +70,10 @@ const MAY_REMAIN: [(&str, &str); 7] = [
         "e-mails that were sent, webhooks that were delivered, tokens and data that apps were given",
         "their holders delete them",
     ),
-    ("copies that somebody made: exports, copies of the data directory", "their holders delete them"),
+    (
+        "copies that somebody made: exports, copies of the data directory, organizations made of its backup",
+        "their holders delete them",
+    ),
     ("copies of keyring.sqlite made elsewhere, which still hold the wrapped data key", "they age out or are deleted"),
     (
         "earlier versions of deleted objects, where the bucket keeps versions",

@@ -20,7 +20,7 @@ use crate::web::access::{Allowed, Identity, Operator, scope};
 use crate::web::extract::Paging;
 use crate::web::failure::{Answer, Problem};
 use crate::web::schema::object;
-use crate::web::{Caller, Json, List, Path, Query, RequestInfo, reply};
+use crate::web::{Caller, Json, List, OrganizationPath, Path, Query, RequestInfo, reply};
 
 object!(pub ErasureObject = "erasure");
 object!(pub PreviewObject = "erasure_preview");
@@ -77,20 +77,6 @@ impl From<Erasure> for ErasureBody {
             certificate: erasure.certificate,
             certificate_key: erasure.certificate_key.and_then(|text| serde_json::from_str(&text).ok()),
         }
-    }
-}
-
-/// The organization as it is named; its file may be of no use, so it is not asked for.
-#[derive(Deserialize, utoipa::IntoParams)]
-struct OrganizationPath {
-    /// The organization: its id, slug or external id.
-    #[param(min_length = 1, max_length = 128)]
-    org: String,
-}
-
-impl OrganizationPath {
-    async fn find(&self, state: &DeploymentState) -> Result<OrganizationId> {
-        Ok(state.directory.by_name(&self.org).await?.organization())
     }
 }
 
@@ -152,7 +138,7 @@ async fn put_erasure(
     Json(body): Json<PutErasure>,
 ) -> Answer {
     let wanted = body.check(&caller)?;
-    let erasure = schedule(&state, path.find(&state).await?, &wanted, &by_caller(&info, &caller)).await?;
+    let erasure = schedule(&state, path.find(&state.directory).await?, &wanted, &by_caller(&info, &caller)).await?;
     Ok(reply::json(202, &ErasureBody::from(erasure)))
 }
 
@@ -169,7 +155,7 @@ async fn get_organization_erasure(
     _caller: Operator<scope::OrganizationsRead>,
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
-    Ok(reply::json(200, &ErasureBody::from(require(&state, path.find(&state).await?).await?)))
+    Ok(reply::json(200, &ErasureBody::from(require(&state, path.find(&state.directory).await?).await?)))
 }
 
 /// Cancel an erasure
@@ -190,7 +176,7 @@ async fn delete_erasure(
     info: RequestInfo,
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
-    let erasure = cancel(&state, path.find(&state).await?, &by_caller(&info, &caller)).await?;
+    let erasure = cancel(&state, path.find(&state.directory).await?, &by_caller(&info, &caller)).await?;
     Ok(reply::json(200, &ErasureBody::from(erasure)))
 }
 
@@ -233,7 +219,7 @@ async fn preview_erasure(
     _caller: Operator<scope::OrganizationsRead>,
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
-    let id = path.find(&state).await?;
+    let id = path.find(&state.directory).await?;
     let found = preview(&state, id).await?;
     Ok(reply::json(
         200,

@@ -6,6 +6,7 @@ use super::members;
 use crate::base::{MemberId, Result, Timestamp};
 use crate::features::audit::{self, Act, Actor, By, Context, Person, Target};
 use crate::features::{idempotency, outbox, session};
+use crate::sqlite::{TenantDb, Write};
 use crate::tenants::Tenant;
 
 /// What an erasure has taken out.
@@ -32,7 +33,7 @@ pub async fn erase(tenant: &Tenant, id: MemberId, by: &By) -> Result<Erased> {
         })
         .await?;
     let erased = tenant
-        .write(|db| {
+        .write_beyond(|db| {
             members::remove(db, id)?;
             let mails = outbox::forget_to(db, tenant.sealer(), |to| person.is_address(to.normalized()))?;
             idempotency::strip(db, tenant.sealer(), |answer| person.is_in(answer))?;
@@ -47,6 +48,21 @@ pub async fn erase(tenant: &Tenant, id: MemberId, by: &By) -> Result<Erased> {
     // What was deleted is overwritten in the file when the WAL is folded.
     tenant.settle();
     Ok(erased)
+}
+
+/// The same in a private copy of an earlier time, for a member who was erased since: whatever they were then, the
+/// last owner included. The copy holds no mail and no answers any more. Nothing, if they were not there yet.
+pub fn erase_from_copy(db: &Write<'_, TenantDb>, id: MemberId, by: &By) -> Result<bool> {
+    let Some(member) = members::get(db, id)? else { return Ok(false) };
+    let mut person = Person::new(id, member.email.normalized());
+    person.sessions = session::ids_of(db, id)?;
+    audit::earlier_addresses(db, &mut person)?;
+    let events = audit::about(db, &person, 0)?;
+    members::delete(db, id)?;
+    audit::strip(db, &events)?;
+    let act = Act::new(audit::ERASED).on(Target::new("member", id));
+    audit::record(db, &unnamed(by), act.with("events", audit::ranges(&events)))?;
+    Ok(true)
 }
 
 /// The event of an erasure is never taken out itself, so it holds nobody's name and no address.

@@ -21,17 +21,18 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Notify};
 
+use steps::Part;
 pub use steps::{Step, next};
 
 use crate::base::time::length;
 use crate::base::{ApiKeyId, Error, OrganizationId, Page, PageRequest, Result, codes};
-use crate::catalog::{Erasure, Stage, erasures};
+use crate::catalog::{Erasure, Stage, erasures, freezes, placements};
 use crate::features::audit::{self, Act, By, Target};
 use crate::features::provisioning::{impersonal, mark_in_catalog, mark_in_file};
 use crate::features::{DeploymentState, member as members};
 use crate::keyring::WrappedKey;
 use crate::sqlite::{CatalogDb, Write};
-use crate::tenants::{KeptFile, Tenant};
+use crate::tenants::{KeptFile, Shut, Tenant};
 
 /// How long it can be called off unless something else is asked for, in days.
 pub const GRACE: u16 = 7;
@@ -39,6 +40,8 @@ pub const GRACE: u16 = 7;
 pub const LONGEST: u16 = 90;
 /// When a failed step is tried again.
 const AGAIN: Duration = length::minutes(1);
+/// Erasures that reach the backups together: the keyring's replica is replaced once for all of them.
+const TOGETHER: usize = 100;
 /// A clock may be set while nobody looks at it.
 const LOOK: Duration = length::hours(1);
 
@@ -58,7 +61,7 @@ pub struct Desk(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     bell: Notify,
-    at_work: Mutex<()>,
+    at_work: Mutex<steps::Keys>,
     closed: AtomicBool,
 }
 
@@ -90,10 +93,21 @@ impl Desk {
 pub async fn schedule(state: &DeploymentState, id: OrganizationId, wanted: &Wanted, by: &By) -> Result<Erasure> {
     let operator = impersonal(by);
     let mut is_new = false;
+    // One that has moved away is erased here like any other.
+    if let Some(shut @ (Shut::Frozen | Shut::Leaving)) = state.tenants.why_shut(id) {
+        return Err(shut.refusal());
+    }
     mark_in_catalog(state, id, true, by, |db| {
         let before = erasures::get(db, id)?;
         if erasures::is_gone(db, id)? {
             return Err(Error::new(&codes::ORGANIZATION_NOT_FOUND));
+        }
+        if freezes::get(db, id)?.is_some() {
+            return Err(Error::new(&codes::ORGANIZATION_FROZEN));
+        }
+        // A second copy of it is being made.
+        if placements::relocation(db, id)?.is_some() {
+            return Err(Error::new(&codes::RELOCATION_RUNNING));
         }
         let before = before.filter(|erasure| erasure.stage == Stage::Scheduled);
         let requested_at = before.as_ref().map_or(db.now(), |erasure| erasure.requested_at);
@@ -115,7 +129,7 @@ pub async fn schedule(state: &DeploymentState, id: OrganizationId, wanted: &Want
         if is_new {
             let act = Act::new("organization.erasure_scheduled").on(Target::new("organization", id));
             let act = act.with("due_at", erasure.due_at.to_string()).with("reason", wanted.reason.as_str());
-            tenant.write(|db| audit::record(db, by, act)).await?;
+            tenant.write_beyond(|db| audit::record(db, by, act)).await?;
         }
     }
     state.erasures.ring();
@@ -153,7 +167,7 @@ pub async fn cancel(state: &DeploymentState, id: OrganizationId, by: &By) -> Res
         mark_in_catalog(state, id, false, by, cancel).await?;
     }
     if let Some(tenant) = tenant {
-        tenant.write(|db| audit::record(db, by, act.clone())).await?;
+        tenant.write_beyond(|db| audit::record(db, by, act.clone())).await?;
     }
     state.erasures.ring();
     require(state, id).await
@@ -230,11 +244,18 @@ pub async fn round(state: &DeploymentState) -> Option<Duration> {
         Vec::new()
     });
     let mut has_failed = false;
-    for id in due {
-        if let Err(error) = carry_out(state, id).await {
-            // What is half done is not reachable any more, and goes on from there.
-            tracing::error!(organization = %id, ?error, "an erasure did not get further; it will be tried again");
-            has_failed = true;
+    let mut due = due;
+    while !due.is_empty() {
+        let later = due.split_off(due.len().min(TOGETHER));
+        let mut ready = Vec::new();
+        for id in std::mem::replace(&mut due, later) {
+            match carry_out(state, id, Part::AtHome).await {
+                true => ready.push(id),
+                false => has_failed = true,
+            }
+        }
+        for id in ready {
+            has_failed |= !carry_out(state, id, Part::All).await;
         }
     }
     if state.erasures.is_closed() {
@@ -245,9 +266,17 @@ pub async fn round(state: &DeploymentState) -> Option<Duration> {
     Some(if has_failed { wait.max(AGAIN) } else { wait }.min(LOOK))
 }
 
-async fn carry_out(state: &DeploymentState, id: OrganizationId) -> Result<()> {
-    while let Some(step) = next(state, id).await? {
-        tracing::info!(organization = %id, ?step, "erasing");
+/// Takes step after step; tells whether none has failed.
+async fn carry_out(state: &DeploymentState, id: OrganizationId, part: Part) -> bool {
+    loop {
+        match steps::next_of(state, id, part).await {
+            Ok(Some(step)) => tracing::info!(organization = %id, ?step, "erasing"),
+            Ok(None) => return true,
+            Err(error) => {
+                // What is half done is not reachable any more, and goes on from there.
+                tracing::error!(organization = %id, ?error, "an erasure did not get further; it will be tried again");
+                return false;
+            }
+        }
     }
-    Ok(())
 }

@@ -1,6 +1,8 @@
 //! The steps of an erasure, in their order. Each can be taken again, and each is followed by the next one also
 //! after a crash: what has been done is read off what is there, not off a note that could be ahead of it or behind.
 
+use std::collections::BTreeSet;
+
 use super::certificate::{self, ReplicaGone};
 use super::{Findings, require};
 use crate::backup::Source;
@@ -25,14 +27,45 @@ pub enum Step {
     Certify,
 }
 
+/// Keys that this process has destroyed to the last trace, of organizations that are being erased. The keyring's
+/// replica is replaced after that, and once for all of them: it is as large as the keys of all organizations.
+#[derive(Default)]
+pub(super) struct Keys {
+    /// The replica may still hold these.
+    destroyed: BTreeSet<OrganizationId>,
+    /// It has been replaced since these were destroyed.
+    left_replica: BTreeSet<OrganizationId>,
+}
+
+impl Keys {
+    fn is_destroyed(&self, id: OrganizationId) -> bool {
+        self.destroyed.contains(&id) || self.left_replica.contains(&id)
+    }
+}
+
 /// Takes the next step of an erasure, whether its time has come or not; nothing if there is none. One at a time in
 /// the whole deployment.
 pub async fn next(state: &DeploymentState, id: OrganizationId) -> Result<Option<Step>> {
-    let _at_work = state.erasures.0.at_work.lock().await;
+    next_of(state, id, Part::All).await
+}
+
+/// How far an erasure is carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// Up to where the backups are reached.
+    AtHome,
+    All,
+}
+
+/// The next step within a part of an erasure.
+pub(super) async fn next_of(state: &DeploymentState, id: OrganizationId, part: Part) -> Result<Option<Step>> {
+    let mut keys = state.erasures.0.at_work.lock().await;
     if state.erasures.is_closed() {
         return Ok(None);
     }
     let erasure = require(state, id).await?;
+    // What is not there cannot be removed, and must not be certified as gone.
+    state.tenants.require_volume(id)?;
     let step = match erasure.stage {
         Stage::Cancelled | Stage::Erased => return Ok(None),
         Stage::Scheduled => Step::Close,
@@ -42,12 +75,18 @@ pub async fn next(state: &DeploymentState, id: OrganizationId) -> Result<Option<
         Stage::Erasing if erasure.replica.is_none() => Step::RemoveReplica,
         Stage::Erasing => Step::Certify,
     };
+    if part == Part::AtHome && matches!(step, Step::RemoveReplica | Step::Certify) {
+        return Ok(None);
+    }
     match step {
         Step::Close => close(state, id).await?,
         Step::Examine => examine(state, id).await?,
-        Step::DestroyKey => state.tenants.hold(id).await?.destroy_key().await?,
+        Step::DestroyKey => {
+            state.tenants.hold(id).await?.destroy_key().await?;
+            keys.destroyed.insert(id);
+        }
         Step::RemoveFiles => state.tenants.hold(id).await?.remove_directory()?,
-        Step::RemoveReplica => remove_replica(state, id).await?,
+        Step::RemoveReplica => remove_replica(state, id, &mut keys).await?,
         Step::Certify => certify(state, id).await?,
     }
     Ok(Some(step))
@@ -86,24 +125,33 @@ async fn examine(state: &DeploymentState, id: OrganizationId) -> Result<()> {
 }
 
 /// The one place where an erasure reaches the backups.
-async fn remove_replica(state: &DeploymentState, id: OrganizationId) -> Result<()> {
+async fn remove_replica(state: &DeploymentState, id: OrganizationId, keys: &mut Keys) -> Result<()> {
     let held = state.tenants.hold(id).await?;
     // A crash may have come before the key's last trace was overwritten, or before the removal was on disk.
-    held.destroy_key().await?;
+    if !keys.is_destroyed(id) {
+        held.destroy_key().await?;
+        keys.destroyed.insert(id);
+    }
     held.remove_directory()?;
     // Archives that wait to be fetched; while the file is held, none is being made.
     tokio::task::block_in_place(|| state.tenant.exports.forget(id))?;
     let gone = match &state.backups {
         Some(backups) => {
             let destroyed = backups.destroy(Source::Organization(id)).await?;
-            // It holds the destroyed key as well.
-            backups.renew_keyring().await?;
+            // It holds the destroyed key as well, unless it was replaced since.
+            if !keys.left_replica.contains(&id) {
+                backups.renew_keyring().await?;
+                keys.left_replica.append(&mut keys.destroyed);
+            }
             Some(ReplicaGone { objects: destroyed.count as u64, bytes: destroyed.bytes })
         }
         None => None,
     };
     let gone = json(&gone)?;
-    state.catalog.write(|db| erasures::set_replica(db, id, &gone)).await
+    state.catalog.write(|db| erasures::set_replica(db, id, &gone)).await?;
+    keys.destroyed.remove(&id);
+    keys.left_replica.remove(&id);
+    Ok(())
 }
 
 /// The end and its certificate are one transaction: there is never one without the other, nor two.

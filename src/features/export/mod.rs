@@ -12,7 +12,7 @@ mod shelf;
 mod store;
 
 pub use shelf::{Export, Rules, Shelf, State};
-pub use store::counts;
+pub use store::{counts, strip};
 
 use std::path::PathBuf;
 
@@ -106,6 +106,37 @@ async fn make(
     built
 }
 
+/// The archive of an organization that takes no writes, with its secrets, for the holder of an age key: for a
+/// transfer to another deployment. Made anew each time it is asked for; `key` signs it.
+pub async fn for_transfer(
+    shelf: &Shelf,
+    tenant: &Tenant,
+    key: &crate::crypto::SigningKey,
+    recipient: String,
+    name: &str,
+) -> Result<(PathBuf, String)> {
+    let _hand = shelf.hands().acquire().await.map_err(|_| Error::new(&codes::OVERLOADED))?;
+    let target = shelf.transfer(name);
+    let workshop = target.with_extension("work");
+    tokio::task::block_in_place(|| {
+        for path in [&workshop, &target] {
+            shelf::remove(path);
+        }
+        std::fs::create_dir_all(&workshop).map_err(|error| build::failed("cannot make", &workshop, error))
+    })?;
+    let lock = Lock::Recipient(recipient);
+    let now = tenant.clock().now();
+    let recipe = build::Recipe { key, lock: Some(&lock), now, most_bytes: shelf.rules().most_bytes };
+    let built = build::build(tenant, &recipe, &workshop, &target).await;
+    tokio::task::block_in_place(|| {
+        shelf::remove(&workshop);
+        if built.is_err() {
+            shelf::remove(&target);
+        }
+    });
+    Ok((target, built?.sha256))
+}
+
 /// The finished archive, for whoever takes it away: noted before the first byte leaves.
 pub async fn take(shelf: &Shelf, tenant: &Tenant, id: ExportId, by: &By) -> Result<(Export, PathBuf)> {
     let found = shelf.archive(tenant.id(), id, tenant.clock().now())?;
@@ -122,7 +153,7 @@ pub async fn take(shelf: &Shelf, tenant: &Tenant, id: ExportId, by: &By) -> Resu
 pub async fn remove(shelf: &Shelf, tenant: &Tenant, id: ExportId, by: &By) -> Result<()> {
     shelf.remove(tenant.id(), id, tenant.clock().now())?;
     tenant
-        .write(|db| {
+        .write_beyond(|db| {
             let act = Act::new("organization.export_deleted").on(Target::new("organization", tenant.id()));
             audit::record(db, by, act.with("export_id", id.to_string())).map(drop)
         })

@@ -51,7 +51,7 @@ async fn page(
             .tell(NoticeKind::Success, "Your export is being made. Load this page again in a moment to download it."),
         _ => FormState::default(),
     };
-    Ok(reply::page(&draw(&state, &tenant, &place, csrf, form, &signed_in)))
+    Ok(reply::page(&draw(&state, &tenant, &place, csrf, form, &signed_in, None)))
 }
 
 async fn begin(
@@ -71,7 +71,7 @@ async fn begin(
     };
     match begun.await {
         Ok(_) => Ok(reply::see_other(&place.path("/account/export?done=begun"))),
-        Err(error) => told(&state, &tenant, &place, csrf, &signed_in, error),
+        Err(error) => told(&state, &tenant, &place, csrf, &signed_in, error, None),
     }
 }
 
@@ -94,7 +94,7 @@ async fn fetch(
     };
     match taken.await {
         Ok(download) => Ok(download),
-        Err(error) => told(&state, &tenant, &place, csrf, &signed_in, error),
+        Err(error) => told(&state, &tenant, &place, csrf, &signed_in, error, Some(path.export)),
     }
 }
 
@@ -121,14 +121,25 @@ async fn confirm(
     password::confirm(tenant, &state.hasher, &rules, signed_in, password, &by_member(info, signed_in)).await
 }
 
-/// What a person can put right is told on the page, beside the form.
-fn told(state: &TenantState, tenant: &Tenant, place: &Place, csrf: Csrf, signed_in: &SignedIn, error: Error) -> Answer {
+/// What a person can put right is told on the page: beside the form, or beside the export that was asked for.
+fn told(
+    state: &TenantState,
+    tenant: &Tenant,
+    place: &Place,
+    csrf: Csrf,
+    signed_in: &SignedIn,
+    error: Error,
+    asked: Option<ExportId>,
+) -> Answer {
+    let wrong = asked.zip(error.fields().iter().find(|wrong| wrong.field == "password"));
+    let wrong = wrong.map(|(id, wrong)| (id, wrong.message.to_string()));
     let form = match error.kind() {
+        Kind::Invalid if wrong.is_some() => FormState::default(),
         Kind::Invalid => FormState::default().wrong_fields(error.fields()),
         Kind::Conflict => FormState::default().tell(NoticeKind::Error, error.public_detail().to_owned()),
         _ => return Err(error.into()),
     };
-    let page = draw(state, tenant, place, csrf, form, signed_in);
+    let page = draw(state, tenant, place, csrf, form, signed_in, wrong);
     Ok(reply::page_with_status(error.kind().status(), &page))
 }
 
@@ -139,12 +150,14 @@ fn draw(
     csrf: Csrf,
     form: FormState,
     signed_in: &SignedIn,
+    wrong: Option<(ExportId, String)>,
 ) -> ExportPage {
     let exports = state.exports.list(tenant.id(), state.clock.now());
     // What was sealed for an operator is the operator's.
     let own = exports.into_iter().filter(|export| export.secrets == super::format::Secrets::Omitted);
     let rows = own.map(|export| ExportRow {
         id: export.id.to_string(),
+        problem: wrong.as_ref().filter(|(id, _)| *id == export.id).map(|(_, problem)| problem.clone()),
         file_name: export.file_name,
         made: frame::when(export.created_at),
         until: frame::when(export.expires_at),

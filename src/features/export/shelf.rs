@@ -197,6 +197,17 @@ impl Shelf {
         Ok((workshop, archive_of(&note)))
     }
 
+    /// Where the archive of a transfer lies until that has ended.
+    #[must_use]
+    pub fn transfer(&self, name: &str) -> PathBuf {
+        self.0.root.join(".transfers").join(format!("{name}.zst"))
+    }
+
+    /// Takes it away. Blocking.
+    pub fn forget_transfer(&self, name: &str) {
+        remove(&self.transfer(name));
+    }
+
     pub(super) fn rules(&self) -> &Rules {
         &self.0.rules
     }

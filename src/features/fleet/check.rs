@@ -4,8 +4,8 @@
 use std::path::Path;
 
 use super::Found;
-use crate::base::{OrganizationId, Result};
-use crate::catalog::{Entry, State, organizations};
+use crate::base::Result;
+use crate::catalog::{Entry, State, organizations, placements};
 use crate::features::DeploymentState;
 use crate::tenants::{Depth, Look, Seen, Standing, file_in, look_at};
 
@@ -115,21 +115,28 @@ async fn inside(
 pub async fn strays(state: &DeploymentState, shard: &Path) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     for standing in tokio::task::block_in_place(|| state.tenants.standing_in(shard))? {
-        if is_known(state, standing.id).await? {
+        if is_known(state, &standing).await? {
             continue;
         }
         // A row comes before its file and goes after it: what was on its way has arrived or gone by now.
-        if !standing.path.exists() || is_known(state, standing.id).await? {
+        if !standing.path.exists() || is_known(state, &standing).await? {
             continue;
         }
+        let _file_key = match standing.id {
+            Some(id) => state.tenants.unlock_if_possible(id).await,
+            None => None,
+        };
         found.push(stray(state, &standing)?);
     }
     Ok(found)
 }
 
-async fn is_known(state: &DeploymentState, id: Option<OrganizationId>) -> Result<bool> {
-    let Some(id) = id else { return Ok(false) };
-    Ok(state.catalog.read(|db| organizations::entry(db, id)).await?.is_some())
+/// Whether an organization is at this place, or on its way to or from it.
+async fn is_known(state: &DeploymentState, standing: &Standing) -> Result<bool> {
+    let Some(id) = standing.id else { return Ok(false) };
+    let (entry, going) =
+        state.catalog.read(|db| Ok((organizations::entry(db, id)?, placements::relocation(db, id)?))).await?;
+    Ok(entry.is_some() && (going.is_some() || state.tenants.is_place_of(&standing.path, id)))
 }
 
 fn stray(state: &DeploymentState, standing: &Standing) -> Result<Found> {
@@ -138,6 +145,11 @@ fn stray(state: &DeploymentState, standing: &Standing) -> Result<Found> {
         look_at(&file_in(&standing.path), Depth::Names, now, state.tenants.schema_version())
     })?;
     let (code, problem, advice) = match (look, standing.id) {
+        (Look::Seen(seen), Some(id)) if seen.names.id == id && !state.tenants.is_place_of(&standing.path, id) => (
+            "left_behind",
+            format!("{path} is a copy of the file of {id}, which is on another volume"),
+            "Remove the directory once `bulkhead fleet check` finds the file itself in order.",
+        ),
         (Look::Seen(seen), Some(id)) if seen.names.id == id => (
             "orphan",
             format!("{path} is the file of {id} ({}), which the catalog does not know", seen.names.slug),

@@ -101,6 +101,9 @@ async fn migrate_batch(
                     }
                     continue;
                 };
+                if is_kept(error) {
+                    continue;
+                }
                 let reason = error.cause().unwrap_or_else(|| error.to_string());
                 let problem = format!("its migration to schema version {newest} failed: {reason}");
                 let advice = if options.dry_run {
@@ -118,7 +121,8 @@ async fn migrate_batch(
             store::advance(db, job.id, place, count)
         })
         .await?;
-    let failed: Vec<OrganizationId> = all.into_iter().filter_map(|(id, done)| done.is_err().then_some(id)).collect();
+    let failed: Vec<OrganizationId> =
+        all.into_iter().filter_map(|(id, done)| done.is_err_and(|error| !is_kept(&error)).then_some(id)).collect();
     if !options.dry_run {
         for id in &failed {
             state.directory.forget(*id);
@@ -128,11 +132,18 @@ async fn migrate_batch(
     Ok(!failed.is_empty())
 }
 
+/// Whether an organization's file is to stay as it is, which is no reason to set it aside: it is migrated when it may be.
+fn is_kept(error: &Error) -> bool {
+    [&codes::ORGANIZATION_FROZEN, &codes::ORGANIZATION_LEAVING, &codes::ORGANIZATION_MOVED]
+        .iter()
+        .any(|code| error.is(code))
+}
+
 /// A file that somebody has for themselves is waited for.
 async fn patiently(state: &DeploymentState, id: OrganizationId) -> Result<()> {
     for _ in 0..50 {
         match state.tenants.migrate(id).await {
-            Err(error) if error.retry().is_some() && !error.is_of_storage() => {
+            Err(error) if error.retry().is_some() && !error.is_of_storage() && !is_kept(&error) => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             ended => return ended,
@@ -144,6 +155,10 @@ async fn patiently(state: &DeploymentState, id: OrganizationId) -> Result<()> {
 /// Puts an organization back to what it was before the newest step of the schema that took something away, and sets
 /// it aside: the next time it is opened it is migrated again, so an operator says when.
 pub async fn roll_back(state: &DeploymentState, id: OrganizationId, by: &By) -> Result<i64> {
+    // Before it is set aside for it.
+    state.tenants.require_own_files()?;
+    // Before it is set aside for nothing.
+    state.tenants.require_open(id)?;
     let was_aside = super::why_aside(state, id).await?.is_some();
     // First, so that nobody opens it in between.
     super::quarantine(state, id, "it is being rolled back to the schema before", by).await?;

@@ -7,6 +7,7 @@
 
 mod check;
 pub mod http;
+mod limited;
 mod migrate;
 pub mod rebuild;
 mod stats;
@@ -15,6 +16,7 @@ mod walk;
 
 use serde::{Deserialize, Serialize};
 
+pub use limited::{LimitHit, Limited, LimitedOrganization, limited};
 pub use migrate::{MigrationOptions, roll_back};
 pub use stats::{Stats, stats};
 pub use walk::{Desk, resume};
@@ -172,7 +174,11 @@ async fn begin(
             if let Some(other) = store::running(db)?.into_iter().find(|other| other.kind == kind) {
                 let detail =
                     format!("{} is running already: {} of {} organizations.", other.id, other.done, other.total);
-                return Err(Error::new(&codes::FLEET_JOB_RUNNING).detail(detail));
+                return Err(Error::new(&codes::FLEET_JOB_RUNNING).detail(detail).field(
+                    "job",
+                    "running",
+                    other.id.to_string(),
+                ));
             }
             let job = Job {
                 id,

@@ -5,18 +5,19 @@
 //! as far as it can be read. No organization is left out silently: one whose file cannot be read keeps the row that
 //! the old catalog has for it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::base::{Clock, OrganizationId, Result};
+use crate::base::{Clock, OrganizationId, Result, Timestamp};
 use crate::catalog::State;
+use crate::catalog::placements::LOCAL;
 use crate::catalog::rebuild::{Conflict, NewRow, Old, build_beside, read_old};
 use crate::features::audit::{self, Act, By};
 use crate::keyring::Keyring;
-use crate::sqlite::Salvaged;
-use crate::tenants::{Depth, Look, MIGRATIONS, file_in, look_at, shards, standing_in};
+use crate::sqlite::{Salvaged, unlock};
+use crate::tenants::{Depth, FROZEN, Look, MIGRATIONS, file_in, look_at, shards, standing_in};
 
 /// What was made, or would be.
 #[derive(Debug, Serialize)]
@@ -48,14 +49,22 @@ pub struct LeftOut {
     pub why: String,
 }
 
-/// Makes the catalog again; the caller owns the directory, and nothing in it is open.
-pub async fn rebuild(data_dir: &Path, keyring: &Keyring, clock: &Clock, dry_run: bool) -> Result<Report> {
+/// Makes the catalog again; the caller owns the directory, and nothing in it is open. After each file it tells how many
+/// it has read.
+pub async fn rebuild(
+    data_dir: &Path,
+    volumes: &BTreeMap<String, PathBuf>,
+    keyring: &Keyring,
+    clock: &Clock,
+    dry_run: bool,
+    read: &mut (dyn FnMut(u64) + Send),
+) -> Result<Report> {
     let now = clock.now();
     let old = tokio::task::block_in_place(|| read_old(data_dir, now));
     let mut left_out = Vec::new();
     let mut found: HashMap<OrganizationId, NewRow> = HashMap::new();
     let mut kept_rows = 0;
-    for (path, id, look) in tokio::task::block_in_place(|| survey(&data_dir.join("orgs"), now))? {
+    for (volume, path, id, look) in tokio::task::block_in_place(|| survey_all(data_dir, volumes, keyring, now, read))? {
         let mut leave_out = |why: String| left_out.push(LeftOut { path: path.clone(), organization_id: id, why });
         let Some(id) = id else {
             leave_out("it is no place of an organization".to_owned());
@@ -72,6 +81,14 @@ pub async fn rebuild(data_dir: &Path, keyring: &Keyring, clock: &Clock, dry_run:
         let why = match look {
             Look::Seen(seen) if seen.names.id == id => {
                 let names = seen.names;
+                // A move that was interrupted: what the old catalog says counts, else what was found first.
+                let is_wanted = old.placements.get(&id).map_or(LOCAL, String::as_str) == volume;
+                if let Some(other) = found.get(&id)
+                    && !is_wanted
+                {
+                    leave_out(format!("the same organization stands on the volume {} too", other.placement));
+                    continue;
+                }
                 found.insert(
                     id,
                     NewRow {
@@ -81,6 +98,8 @@ pub async fn rebuild(data_dir: &Path, keyring: &Keyring, clock: &Clock, dry_run:
                         hosts: names.hosts,
                         former_names: names.former_names,
                         suspended: names.suspended,
+                        placement: volume,
+                        frozen: names.newest_event.as_deref() == Some(FROZEN),
                         schema_version: seen.version,
                         created_at: names.created_at,
                         updated_at: names.updated_at,
@@ -128,14 +147,46 @@ pub async fn rebuild(data_dir: &Path, keyring: &Keyring, clock: &Clock, dry_run:
     })
 }
 
+type Survey = Vec<(String, PathBuf, Option<OrganizationId>, Look)>;
+
+/// On every volume that is there.
+fn survey_all(
+    data_dir: &Path,
+    volumes: &BTreeMap<String, PathBuf>,
+    keyring: &Keyring,
+    now: Timestamp,
+    read: &mut (dyn FnMut(u64) + Send),
+) -> Result<Survey> {
+    let own = std::iter::once((LOCAL, data_dir.join("orgs")));
+    let others = volumes.iter().map(|(name, path)| (name.as_str(), path.join("orgs")));
+    let (mut found, mut seen) = (Vec::new(), 0);
+    for (volume, root) in own.chain(others) {
+        let all = survey(&root, keyring, now, &mut || {
+            seen += 1;
+            read(seen);
+        })?;
+        found.extend(all.into_iter().map(|(path, id, look)| (volume.to_owned(), path, id, look)));
+    }
+    Ok(found)
+}
+
 /// Everything that stands where organizations' directories do.
-fn survey(root: &Path, now: crate::base::Timestamp) -> Result<Vec<(PathBuf, Option<OrganizationId>, Look)>> {
+fn survey(
+    root: &Path,
+    keyring: &Keyring,
+    now: Timestamp,
+    seen: &mut dyn FnMut(),
+) -> Result<Vec<(PathBuf, Option<OrganizationId>, Look)>> {
     let newest = i64::try_from(MIGRATIONS.len()).unwrap_or(0);
     let mut found = Vec::new();
     for shard in shards(root)? {
         for standing in standing_in(root, &shard)? {
+            // Where the file is ciphertext. One whose key cannot be had is one that cannot be read.
+            let key = standing.id.map(|id| tokio::runtime::Handle::current().block_on(keyring.file_key(id)));
+            let _file_key = key.and_then(Result::ok).flatten().map(unlock);
             let look = look_at(&file_in(&standing.path), Depth::Names, now, newest)?;
             found.push((standing.path, standing.id, look));
+            seen();
         }
     }
     Ok(found)
@@ -160,6 +211,8 @@ fn row_of(old: &Old, id: OrganizationId, entry: &crate::catalog::Entry) -> NewRo
         hosts: hosts.collect(),
         former_names: Vec::new(),
         suspended: entry.state == State::Suspended,
+        placement: old.placements.get(&id).map_or(LOCAL, String::as_str).to_owned(),
+        frozen: false,
         schema_version: entry.schema_version,
         created_at: entry.created_at,
         updated_at: entry.updated_at,

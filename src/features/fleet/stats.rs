@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::base::{OrganizationId, Result, Slug};
 use crate::catalog::care::{self, Quarantine};
+use crate::catalog::placements;
 use crate::features::DeploymentState;
 
 /// Quarantined organizations that are named.
@@ -25,6 +26,8 @@ pub struct Stats {
     pub by_schema_version: BTreeMap<String, i64>,
     /// The version that new organizations have.
     pub schema_version: i64,
+    /// How many are on each volume; `local` is the data directory itself.
+    pub by_volume: BTreeMap<String, i64>,
     /// What all files take up, WALs included.
     pub bytes: u64,
     /// Organizations whose file is not where it should be.
@@ -48,6 +51,7 @@ pub struct Size {
 
 /// Counts and measures; `top` is how many of the largest are named. Looks at the size of each file and opens none.
 pub async fn stats(state: &DeploymentState, top: usize) -> Result<Stats> {
+    let by_volume = state.catalog.scan(placements::by_volume).await?;
     let (by_state, by_version, quarantined) = state
         .catalog
         .scan(|db| Ok((care::by_state(db)?, care::by_schema_version(db)?, care::quarantined(db, NAMED)?)))
@@ -79,6 +83,7 @@ pub async fn stats(state: &DeploymentState, top: usize) -> Result<Stats> {
         by_state: by_state.into_iter().collect(),
         by_schema_version: by_version.into_iter().map(|(version, count)| (version.to_string(), count)).collect(),
         schema_version: state.tenants.schema_version(),
+        by_volume: by_volume.into_iter().collect(),
         bytes,
         without_file,
         largest,

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
 
 use super::{Begun, Reply, Running};
+use crate::backup::ledger;
 use crate::base::{Error, Result, codes};
 use crate::catalog::Catalog;
 use crate::features::idempotency;
@@ -64,7 +65,7 @@ async fn once(replays: Replays, caller: &str, request: Request, next: Next) -> R
             let request = Request::from_parts(parts, Body::from(body));
             // A client that hangs up must not leave the work done and its answer lost.
             let work = async move { place.settle(running, next.run(request).await).await };
-            let done = tokio::spawn(work.in_current_span()).await;
+            let done = tokio::spawn(ledger::carried(work).in_current_span()).await;
             Ok(done.map_err(|error| Error::internal("a keyed request did not end").source(error))??)
         }
     }
@@ -106,7 +107,8 @@ impl Place {
         let reply = Reply { status: parts.status.as_u16(), body: body.to_vec() };
         let kept = match self {
             Self::Organization(tenant) => {
-                tenant.write(|db| idempotency::end(db, tenant.sealer(), running, &reply)).await
+                // Also beyond what may be written: the work is done, and a key that stayed in use would be lost.
+                tenant.write_beyond(|db| idempotency::end(db, tenant.sealer(), running, &reply)).await
             }
             Self::Deployment(catalog) => {
                 catalog.write(|db| idempotency::end(db, catalog.sealer(), running, &reply)).await

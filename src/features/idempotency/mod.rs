@@ -118,6 +118,18 @@ pub fn strip<K: Kind>(db: &Write<'_, K>, sealer: &Sealer, is_about: impl Fn(&str
     Ok(())
 }
 
+/// Seals anew what an older data key has sealed; returns how many answers.
+pub fn reseal<K: Kind>(db: &Write<'_, K>, sealer: &Sealer) -> Result<usize> {
+    let mut count = 0;
+    for (key, sealed) in store::answers(db)? {
+        if let Some(anew) = sealer.reseal(TABLE, COLUMN, &hex::encode(key), &sealed)? {
+            store::replace(db, &key, &anew)?;
+            count += 1;
+        }
+    }
+    Ok(count)
+}
+
 /// Whether there are answers that nobody can ask for any more.
 pub fn has_old<K: Kind>(db: &Read<'_, K>) -> Result<bool> {
     store::has_older(db, db.now().minus(KEPT))

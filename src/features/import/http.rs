@@ -20,6 +20,7 @@ use crate::base::{Error, OrganizationId, Result, Secret, Slug, Timestamp, codes}
 use crate::features::DeploymentState;
 use crate::features::audit::http::by_caller;
 use crate::features::export::format::{AuditHead, Named};
+use crate::features::provisioning::Encryption;
 use crate::web::access::{Operator, scope};
 use crate::web::failure::Answer;
 use crate::web::schema::object;
@@ -48,6 +49,9 @@ struct Options {
     new_id: Option<bool>,
     /// Says what would be done, and does nothing.
     dry_run: Option<bool>,
+    /// `file`: the whole file here is ciphertext, whatever it was where it comes from.
+    #[serde(default)]
+    encryption: Encryption,
 }
 
 /// What came of an import.
@@ -149,6 +153,8 @@ async fn create_import(
         new_id: options.new_id.unwrap_or(false),
         dry_run: options.dry_run.unwrap_or(false),
         key: key_of(&headers)?,
+        encryption: options.encryption,
+        arriving: None,
     };
     let upload = receive(&state)?;
     save(body, &upload.archive(), state.imports.largest_upload()).await?;
@@ -166,7 +172,7 @@ fn key_of(headers: &HeaderMap) -> Result<Option<Secret>> {
 }
 
 /// Piece by piece to a private file, and no further than `most`.
-async fn save(mut body: Body, to: &std::path::Path, most: u64) -> Result<()> {
+pub async fn save(mut body: Body, to: &std::path::Path, most: u64) -> Result<()> {
     let failed = |error: std::io::Error| Error::internal("an upload could not be kept").source(error);
     let mut file = tokio::fs::File::create_new(to).await.map_err(failed)?;
     let mut size = 0_u64;

@@ -11,25 +11,28 @@ pub mod http;
 mod rows;
 mod store;
 mod take;
+mod transfer;
 mod unpack;
 
 pub use check::{Bounds, Checked, check};
 pub use confine::{Checker, Limits, SUBCOMMAND, run_check};
+pub use take::Taken;
+pub use transfer::{Destination, transfer};
 
 use std::fs::File;
 use std::io::BufReader;
 use std::path::PathBuf;
 
 use confine::{ARCHIVE, ROWS, Spool, Verdict};
-use take::{Plan, Taken};
+use take::Plan;
 
-use crate::base::{Error, ExternalId, ImportId, OrganizationId, Result, Secret, Slug, codes};
+use crate::base::{Error, ExternalId, ImportId, OrganizationId, Result, Secret, Slug, TransferId, codes};
 use crate::catalog::{NewEntry, State, organizations};
 use crate::crypto::{Algorithm, random, signing};
 use crate::features::audit::{self, Act, By, Target};
 use crate::features::export::format::{AuditHead, Manifest};
 use crate::features::organization::Organization;
-use crate::features::provisioning::impersonal;
+use crate::features::provisioning::{Encryption, impersonal};
 use crate::features::{DeploymentState, signing_key};
 use crate::tenants::MIGRATIONS;
 
@@ -44,6 +47,17 @@ pub struct Wanted {
     pub dry_run: bool,
     /// A passphrase or an age key for the secrets.
     pub key: Option<Secret>,
+    pub encryption: Encryption,
+    /// It arrives from another deployment: nobody is led to it until that has let go of it.
+    pub arriving: Option<Arriving>,
+}
+
+/// An organization that another deployment sends.
+#[derive(Debug, Clone, Copy)]
+pub struct Arriving {
+    pub transfer: TransferId,
+    /// The archive must be of this one.
+    pub organization: OrganizationId,
 }
 
 /// What came of it.
@@ -55,6 +69,8 @@ pub struct Imported {
     pub manifest: Manifest,
     pub signed_by: String,
     pub taken: Taken,
+    /// Whether it is suspended where it comes from.
+    pub suspended: bool,
     /// What the archive has and the organization here does not, in words.
     pub left_out: Vec<&'static str>,
 }
@@ -80,7 +96,13 @@ pub fn receive(state: &DeploymentState) -> Result<Upload> {
 
 /// Makes an organization of an upload, whole or not at all.
 pub async fn bring_in(state: &DeploymentState, upload: Upload, wanted: Wanted, by: &By) -> Result<Imported> {
+    if wanted.encryption == Encryption::File {
+        state.tenants.require_encryption()?;
+    }
     let verdict = state.imports.check(&upload.spool, wanted.key.as_ref()).await?;
+    if wanted.arriving.is_some_and(|arriving| arriving.organization != verdict.manifest.organization.id) {
+        return Err(Error::new(&codes::TRANSFER_MISMATCH).detail("The archive is of another organization."));
+    }
     let plan = plan(state, &verdict, &wanted)?;
     let entry = NewEntry {
         id: plan.id,
@@ -93,7 +115,7 @@ pub async fn bring_in(state: &DeploymentState, upload: Upload, wanted: Wanted, b
     if wanted.dry_run {
         return dry_run(&upload, &plan, verdict);
     }
-    create(state, &upload, &plan, entry, verdict, by).await
+    create(state, &upload, (&plan, wanted.arriving, wanted.encryption), entry, verdict, by).await
 }
 
 fn plan(state: &DeploymentState, verdict: &Verdict, wanted: &Wanted) -> Result<Plan> {
@@ -138,7 +160,7 @@ fn dry_run(upload: &Upload, plan: &Plan, verdict: Verdict) -> Result<Imported> {
 async fn create(
     state: &DeploymentState,
     upload: &Upload,
-    plan: &Plan,
+    (plan, arriving, encryption): (&Plan, Option<Arriving>, Encryption),
     mut entry: NewEntry,
     verdict: Verdict,
     by: &By,
@@ -159,7 +181,7 @@ async fn create(
         .await?;
     let made = state
         .tenants
-        .create(&claim, |db, sealer| {
+        .create_as(&claim, encryption == Encryption::File, |db, sealer| {
             let mut taken = Taken::default();
             take::each(rows_of(upload)?, plan, |row| {
                 taken.count(&row);
@@ -177,7 +199,16 @@ async fn create(
                 .with("archive_head", head_of(&verdict.manifest.audit))
                 .with("chain_head", head_of(&AuditHead { sequence, hash }))
                 .with("members", taken.members);
+            let act = match arriving {
+                Some(arriving) => act.with("transfer", arriving.transfer.to_string()),
+                None => act,
+            };
             audit::record(db, by, act)?;
+            if arriving.is_some() {
+                // The last word, until the other side has proven that it has let go.
+                let target = Target::new("organization", plan.id);
+                audit::record(db, by, Act::new(crate::tenants::ARRIVING).on(target))?;
+            }
             Ok(taken)
         })
         .await;
@@ -188,6 +219,10 @@ async fn create(
             return Err(error);
         }
     };
+    // Whoever sent it says when it is served.
+    if arriving.is_some() {
+        return Ok(Imported { suspended: own.suspended, ..report(plan, verdict, taken, false) });
+    }
     state
         .catalog
         .write(|db| {
@@ -244,6 +279,7 @@ fn report(plan: &Plan, verdict: Verdict, taken: Taken, dry_run: bool) -> Importe
         manifest: verdict.manifest,
         signed_by: verdict.signed_by,
         taken,
+        suspended: false,
         left_out,
     }
 }

@@ -146,7 +146,7 @@ fn next_line(lines: &mut impl BufRead) -> Result<Option<Line>> {
 }
 
 /// `None` for a row that is left out here.
-fn judge(line: Line, plan: &Plan) -> Result<Option<Judged>> {
+pub(super) fn judge(line: Line, plan: &Plan) -> Result<Option<Judged>> {
     let table = TABLES.iter().find(|table| table.name == line.table);
     let table = table.ok_or_else(|| Error::new(&codes::IMPORT_CHECK_FAILED).because("an unknown table"))?;
     let mut fields = Fields::new(table, line.row)?;
@@ -189,6 +189,8 @@ fn judge_organization(fields: &mut Fields, plan: &Plan) -> Result<Judged> {
         policy: fields.json()?,
         // Operators here set their own.
         quotas: organization::Quotas::default(),
+        limits: crate::fairness::Plan::default(),
+        replication: None,
         created_at: time(fields)?,
         updated_at: time(fields)?,
     };

@@ -161,7 +161,7 @@ async fn create_member(
             let organization = organization::current(&tenant).await?;
             let name = body.name.as_deref().unwrap_or_default();
             membership::check_password(&password, &[body.email.as_str(), name, &organization.name])?;
-            Some(state.hasher.hash(password).await?)
+            Some(tenant.hash(&state.hasher, password).await?)
         }
         None => None,
     };
@@ -336,7 +336,7 @@ async fn set_member_password(
     let organization = organization::current(&tenant).await?;
     let name = member.name.as_deref().unwrap_or_default();
     membership::check_password(&body.password, &[member.email.as_str(), name, &organization.name])?;
-    let password_hash = state.hasher.hash(body.password).await?;
+    let password_hash = tenant.hash(&state.hasher, body.password).await?;
     tenant.write(|db| membership::set_password(db, id, &password_hash, &by)).await?;
     note(&state, &caller, &info, &tenant, "member.password_set", id).await;
     Ok(reply::no_content())

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::exchange::is_verifier_of;
 use super::*;
-use crate::base::{Clock, Email, ExternalId, OrganizationId, Slug, codes};
+use crate::base::{Clock, Email, ExternalId, OrganizationId, Replication, Slug, codes};
 use crate::catalog::{Catalog, Directory, NewEntry, organizations};
 use crate::crypto::{Algorithm, DataKey, MasterKey, SigningKey, TokenBox, signing};
 use crate::features::application::{Book, Type};
@@ -181,7 +181,16 @@ impl Scene {
 async fn open_tenant(folder: &std::path::Path, clock: &Clock) -> Tenant {
     let keyring = Keyring::open(folder, MasterKey::generate(), clock.clone(), Default::default()).unwrap();
     let catalog = Catalog::open(folder, &DataKey::generate(), clock.clone(), Default::default()).unwrap();
-    let limits = Limits { open: 2, bytes: 1 << 30, descriptors: 100, opening: 1, readers: 2, file_bytes: 0 };
+    let limits = Limits {
+        open: 2,
+        bytes: 1 << 30,
+        descriptors: 100,
+        opening: 1,
+        readers: 2,
+        file_bytes: 0,
+        replication: Replication::Local,
+        shares: crate::fairness::Values::default(),
+    };
     let tenants = Tenants::new(folder, keyring, limits, clock.clone(), |_, _| {}).unwrap();
     let (id, slug) = (organization(), Slug::parse("acme").unwrap());
     let entry = NewEntry { id, slug: slug.clone(), external_id: None::<ExternalId>, schema_version: 1, founder: None };
@@ -194,6 +203,8 @@ async fn open_tenant(folder: &std::path::Path, clock: &Clock) -> Tenant {
         hosts: Vec::new(),
         former_names: Vec::new(),
         quotas: organization::Quotas::default(),
+        limits: crate::fairness::Plan::default(),
+        replication: None,
         suspended: false,
         metadata: Default::default(),
         accent: None,

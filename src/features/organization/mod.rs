@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
 pub use store::{get, insert, update, used_bytes};
 
 use crate::base::error::FieldError;
-use crate::base::{Error, OrganizationId, Result, Slug, Timestamp, codes, text};
+use crate::base::{Error, OrganizationId, Replication, Result, Slug, Timestamp, codes, text};
+use crate::fairness::Plan;
 use crate::sqlite::{Read, TenantDb};
 use crate::tenants::Tenant;
 
@@ -34,6 +35,10 @@ pub struct Organization {
     pub accent: Option<String>,
     pub policy: Policy,
     pub quotas: Quotas,
+    /// What it may take of what all organizations share.
+    pub limits: Plan,
+    /// What a write has reached when it is acknowledged, as operators have set it.
+    pub replication: Option<Replication>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -156,6 +161,7 @@ impl Organization {
     /// Refuses values that an organization cannot have, all at once.
     pub fn check(&self) -> Result<()> {
         let mut problems = self.policy.problems();
+        problems.extend(self.limits.problems());
         if !text::is_name(&self.name, 120) {
             problems.push(FieldError {
                 field: "name".into(),

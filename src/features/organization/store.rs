@@ -1,14 +1,14 @@
 //! SQL of the organization's own row.
 
 use super::{Organization, Quotas};
-use crate::base::{Error, Result};
+use crate::base::{Error, Replication, Result};
 use crate::sqlite::{Read, Row, RowResult, TenantDb, Write, params};
 
 /// The row; every file has it, or it would not have been opened.
 pub fn get(db: &Read<'_, TenantDb>) -> Result<Organization> {
     db.one(
         "SELECT id, name, slug, external_id, hosts, state, metadata, accent, policy, created_at, updated_at, former_names,
-                max_bytes, max_members
+                max_bytes, max_members, limits, replication
          FROM organization",
         [],
         from_row,
@@ -20,8 +20,9 @@ pub fn get(db: &Read<'_, TenantDb>) -> Result<Organization> {
 pub fn insert(db: &Write<'_, TenantDb>, organization: &Organization) -> Result<()> {
     db.execute(
         "INSERT INTO organization (singleton, id, name, slug, external_id, hosts, state, metadata, accent, policy,
-                                   created_at, updated_at, former_names, max_bytes, max_members)
-         VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                                   created_at, updated_at, former_names, max_bytes, max_members, limits,
+                                   replication)
+         VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             organization.id,
             organization.name,
@@ -36,7 +37,9 @@ pub fn insert(db: &Write<'_, TenantDb>, organization: &Organization) -> Result<(
             organization.updated_at,
             json(&organization.former_names)?,
             bound(organization.quotas.max_bytes),
-            bound(organization.quotas.max_members)
+            bound(organization.quotas.max_members),
+            json(&organization.limits)?,
+            organization.replication.map(Replication::as_str)
         ],
     )?;
     Ok(())
@@ -45,7 +48,8 @@ pub fn insert(db: &Write<'_, TenantDb>, organization: &Organization) -> Result<(
 pub fn update(db: &Write<'_, TenantDb>, organization: &Organization) -> Result<()> {
     db.execute(
         "UPDATE organization SET name = ?, slug = ?, external_id = ?, hosts = ?, state = ?, metadata = ?, accent = ?,
-                                 policy = ?, updated_at = ?, former_names = ?, max_bytes = ?, max_members = ?",
+                                 policy = ?, updated_at = ?, former_names = ?, max_bytes = ?, max_members = ?,
+                                 limits = ?, replication = ?",
         params![
             organization.name,
             organization.slug,
@@ -58,7 +62,9 @@ pub fn update(db: &Write<'_, TenantDb>, organization: &Organization) -> Result<(
             db.now(),
             json(&organization.former_names)?,
             bound(organization.quotas.max_bytes),
-            bound(organization.quotas.max_members)
+            bound(organization.quotas.max_members),
+            json(&organization.limits)?,
+            organization.replication.map(Replication::as_str)
         ],
     )?;
     Ok(())
@@ -106,5 +112,7 @@ fn from_row(row: &Row<'_>) -> RowResult<Organization> {
             max_bytes: row.get::<_, Option<i64>>(12)?.and_then(|limit| u64::try_from(limit).ok()),
             max_members: row.get::<_, Option<i64>>(13)?.and_then(|limit| u64::try_from(limit).ok()),
         },
+        limits: serde_json::from_str(&parsed(14)?).unwrap_or_default(),
+        replication: row.get::<_, Option<String>>(15)?.as_deref().and_then(Replication::parse),
     })
 }

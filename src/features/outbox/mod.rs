@@ -63,6 +63,13 @@ pub fn forget_to(db: &Write<'_, TenantDb>, sealer: &Sealer, is_one: impl Fn(&Ema
     Ok(forgotten)
 }
 
+/// Seals anew what an older data key has sealed; returns how many messages.
+pub fn reseal(db: &Write<'_, TenantDb>, sealer: &Sealer) -> Result<usize> {
+    store::sealed(db)?
+        .iter()
+        .try_fold(0, |count, (id, sealed)| Ok(count + usize::from(store::reseal(db, sealer, *id, sealed)?)))
+}
+
 /// Notes a failed attempt: a later try, or the end.
 pub fn failed(db: &Write<'_, TenantDb>, message: &Waiting) -> Result<()> {
     match RETRIES.get(message.attempts as usize) {

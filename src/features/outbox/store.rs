@@ -31,6 +31,18 @@ pub(super) fn all(db: &Read<'_, TenantDb>, sealer: &Sealer) -> Result<Vec<Waitin
     opened(rows, sealer)
 }
 
+/// Every payload, whatever has become of it.
+pub(super) fn sealed(db: &Read<'_, TenantDb>) -> Result<Vec<(OutboxId, Vec<u8>)>> {
+    db.all("SELECT id, payload FROM outbox", [], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// The same payload, sealed anew if an older data key has sealed it.
+pub(super) fn reseal(db: &Write<'_, TenantDb>, sealer: &Sealer, id: OutboxId, sealed: &[u8]) -> Result<bool> {
+    let Some(anew) = sealer.reseal("outbox", "payload", &id.to_string(), sealed)? else { return Ok(false) };
+    db.execute("UPDATE outbox SET payload = ? WHERE id = ?", params![anew, id])?;
+    Ok(true)
+}
+
 fn opened(rows: Vec<(OutboxId, u32, Vec<u8>)>, sealer: &Sealer) -> Result<Vec<Waiting>> {
     rows.into_iter()
         .map(|(id, attempts, sealed)| {

@@ -91,7 +91,7 @@ async fn attempt(
         Outcome::SignedIn(signed_in, token) => {
             if let Some(old) = current.0 {
                 let by = by_member(&info, &signed_in);
-                tenant.write(|db| session::end(db, old.session.id, End::SignedInAgain, &by)).await?;
+                tenant.write_beyond(|db| session::end(db, old.session.id, End::SignedInAgain, &by)).await?;
             }
             metrics::counter!("bulkhead_sign_ins_total", "outcome" => "success").increment(1);
             let next = after_sign_in(&place, typed.request.as_deref());

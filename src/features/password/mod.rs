@@ -33,6 +33,8 @@ pub async fn sign_in(
     password: Secret,
     by: &By,
 ) -> Result<Outcome> {
+    // For everybody alike, so that the refusal tells nobody whose address is known.
+    tenant.require_open()?;
     let known = match email {
         Some(email) => tenant.read(|db| member::by_email(db, email)).await?,
         // Not an address at all: go on as with an unknown one.
@@ -40,9 +42,9 @@ pub async fn sign_in(
     };
     let stored = known.as_ref().and_then(|member| member.password_hash.clone());
     // No connection is held meanwhile. `None` is checked against a decoy at the same price.
-    let verdict = hasher.verify(password.clone(), stored.clone()).await?;
+    let verdict = tenant.verify(hasher, password.clone(), stored.clone()).await?;
     // A hash of older parameters is renewed while the password is at hand.
-    let renewed = if verdict == Verdict::YesRehash { Some(hasher.hash(password).await?) } else { None };
+    let renewed = if verdict == Verdict::YesRehash { Some(tenant.hash(hasher, password).await?) } else { None };
     let attempt =
         Attempt { id: known.as_ref().map(|member| member.id), stored, right: verdict != Verdict::No, renewed };
     tenant.write(|db| settle(db, tenant, rules, email, &attempt, by)).await
@@ -150,12 +152,12 @@ pub async fn change(
         let error = Error::new(&codes::VALIDATION_FAILED).detail(detail);
         error.field("current_password", "incorrect", "This is not your current password.")
     };
-    let right = hasher.verify(current, member.password_hash.clone()).await? != Verdict::No;
+    let right = tenant.verify(hasher, current, member.password_hash.clone()).await? != Verdict::No;
     if tenant.write(|db| refuse_change(db, rules, member.id, right, by)).await? {
         return Err(incorrect("The current password is not right."));
     }
     check_strength("new_password", &new, &member.email, member.name.as_deref(), &organization.name)?;
-    let hash = hasher.hash(new).await?;
+    let hash = tenant.hash(hasher, new).await?;
     tenant
         .write(|db| {
             let now_stored = member::require(db, member.id)?.password_hash;
@@ -186,7 +188,7 @@ pub async fn confirm(
     by: &By,
 ) -> Result<()> {
     let member = &signed_in.member;
-    let right = hasher.verify(password, member.password_hash.clone()).await? != Verdict::No;
+    let right = tenant.verify(hasher, password, member.password_hash.clone()).await? != Verdict::No;
     let refused = tenant
         .write(|db| {
             let now = member::require(db, member.id)?;

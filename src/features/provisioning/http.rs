@@ -9,9 +9,10 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::check::{CatalogCheck, check};
-use super::{Change, NewOrganization, Owner, add_host, change, create, remove_host, resume, suspend};
-use crate::base::{Email, Error, ExternalId, HostName, OrganizationId, Secret, Slug, Timestamp, codes};
+use super::{Change, Encryption, NewOrganization, Owner, add_host, change, create, remove_host, resume, suspend};
+use crate::base::{Email, Error, ExternalId, HostName, OrganizationId, Replication, Secret, Slug, Timestamp, codes};
 use crate::catalog::{Entry, organizations};
+use crate::fairness::Plan;
 use crate::features::audit::http::by_caller;
 use crate::features::organization::{self, Organization, Policy, Quotas};
 use crate::features::{DeploymentState, TenantState};
@@ -55,6 +56,10 @@ pub struct OrganizationBody {
     accent: Option<String>,
     policy: Policy,
     quotas: Quotas,
+    limits: Plan,
+    /// What a write has reached when it is acknowledged; null follows the deployment.
+    replication: Option<Replication>,
+    encryption: Encryption,
     /// Where its members sign in; also its issuer.
     url: String,
     issuer: String,
@@ -99,6 +104,9 @@ pub struct CreateBody {
     policy: Option<Policy>,
     /// The first member, with role `owner`.
     owner: Option<OwnerBody>,
+    /// `file`: the whole file is ciphertext by a key of its own. It cannot be changed later.
+    #[serde(default)]
+    encryption: Encryption,
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -111,7 +119,7 @@ pub struct OwnerBody {
     password: Option<Secret>,
 }
 
-/// What is left out stays; `null` clears `external_id` and `accent`.
+/// What is left out stays; `null` clears `external_id`, `accent` and `replication`.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UpdateBody {
@@ -130,13 +138,23 @@ pub struct UpdateBody {
     #[serde(default, deserialize_with = "nullable::clearable")]
     #[schema(value_type = Option<String>, pattern = "^#[0-9A-Fa-f]{6}$")]
     accent: Option<Option<String>>,
-    #[serde(default, deserialize_with = "nullable::kept")]
+    #[serde(default, deserialize_with = "nullable::kept_object")]
     #[schema(nullable = false)]
     policy: Option<Policy>,
     /// Replaces the limits as a whole; what is left out follows the deployment. Only operators may set it.
-    #[serde(default, deserialize_with = "nullable::kept")]
+    #[serde(default, deserialize_with = "nullable::kept_object")]
     #[schema(nullable = false)]
     quotas: Option<Quotas>,
+    /// What it may take of what all organizations share. Replaces the limits as a whole; what is left out follows the
+    /// deployment. Only operators may set it.
+    #[serde(default, deserialize_with = "nullable::kept_object")]
+    #[schema(nullable = false)]
+    limits: Option<Plan>,
+    /// What a write has reached when it is acknowledged: this machine's disk, or the store of the backup as well. Only
+    /// operators may set it; `null` follows the deployment.
+    #[serde(default, deserialize_with = "nullable::clearable")]
+    #[schema(value_type = Option<Replication>)]
+    replication: Option<Option<Replication>>,
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -162,7 +180,7 @@ struct HostPath {
     security(("api_key" = ["organizations:write"])),
     responses(
         (status = 201, description = "The organization", body = OrganizationBody),
-        (status = 409, description = "`slug_taken`, `external_id_taken`, or see `Idempotency-Key`",
+        (status = 409, description = "`slug_taken`, `external_id_taken`, `file_encryption_unavailable`, or see `Idempotency-Key`",
          body = crate::web::failure::Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -185,9 +203,10 @@ async fn create_organization(
         policy: body.policy.unwrap_or_default(),
         owner,
         founder: None,
+        encryption: body.encryption,
     };
     let (organization, _) = create(&state, new, &by_caller(&info, &caller)).await?;
-    Ok(reply::json(201, &body_of(&state.tenant, &organization)))
+    Ok(reply::json(201, &body_of(&state.tenant, &organization, body.encryption)))
 }
 
 /// List organizations
@@ -224,19 +243,19 @@ async fn get_organization(
     tenant: Tenant,
     _caller: Allowed<scope::OrganizationsRead>,
 ) -> Answer {
-    Ok(reply::json(200, &body_of(&state, &*organization::current(&tenant).await?)))
+    Ok(reply::json(200, &body_of(&state, &*organization::current(&tenant).await?, Encryption::of(&tenant))))
 }
 
 /// Update an organization
 ///
 /// Changes what is given. A new slug changes the organization's address and issuer. Only
-/// operators may change slug, external id and quotas.
+/// operators may change slug, external id, quotas, limits and replication.
 #[utoipa::path(
     patch, path = "/v1/organizations/{org}", tag = "Organizations",
     security(("api_key" = ["organizations:write"])),
     responses(
         (status = 200, description = "The organization", body = OrganizationBody),
-        (status = 409, description = "`slug_taken` or `external_id_taken`",
+        (status = 409, description = "`slug_taken`, `external_id_taken`, or `backup_not_configured`",
          body = crate::web::failure::Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -247,9 +266,16 @@ async fn update_organization(
     info: RequestInfo,
     Json(body): Json<UpdateBody>,
 ) -> Answer {
-    if !caller.is_operator() && (body.slug.is_some() || body.external_id.is_some() || body.quotas.is_some()) {
+    let of_operators = [
+        body.slug.is_some(),
+        body.external_id.is_some(),
+        body.quotas.is_some(),
+        body.limits.is_some(),
+        body.replication.is_some(),
+    ];
+    if !caller.is_operator() && of_operators.contains(&true) {
         return Err(Error::new(&codes::FORBIDDEN)
-            .detail("Slug, external id and quotas need an operator's key.")
+            .detail("Slug, external id, quotas, limits and replication need an operator's key.")
             .into());
     }
     let wanted = Change {
@@ -260,10 +286,12 @@ async fn update_organization(
         accent: body.accent,
         policy: body.policy,
         quotas: body.quotas,
+        limits: body.limits,
+        replication: body.replication,
     };
     let organization = change(&state, &tenant, wanted, &by_caller(&info, &caller)).await?;
     state.tenant.operator_log.note(&caller, &info, tenant.id(), "organization.updated", &[]).await;
-    Ok(reply::json(200, &body_of(&state.tenant, &organization)))
+    Ok(reply::json(200, &body_of(&state.tenant, &organization, Encryption::of(&tenant))))
 }
 
 /// Suspend an organization
@@ -376,7 +404,7 @@ async fn check_catalog(State(state): State<DeploymentState>, _caller: Operator<s
     Ok(reply::json(200, &check(&state).await?))
 }
 
-fn body_of(state: &TenantState, organization: &Organization) -> OrganizationBody {
+fn body_of(state: &TenantState, organization: &Organization, encryption: Encryption) -> OrganizationBody {
     let url = state.address.of_organization(&organization.slug);
     OrganizationBody {
         object: OrganizationObject,
@@ -389,6 +417,9 @@ fn body_of(state: &TenantState, organization: &Organization) -> OrganizationBody
         accent: organization.accent.clone(),
         policy: organization.policy.clone(),
         quotas: organization.quotas,
+        limits: organization.limits,
+        replication: organization.replication,
+        encryption,
         issuer: url.clone(),
         url,
         hosts: organization.hosts.clone(),

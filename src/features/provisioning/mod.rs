@@ -10,10 +10,14 @@ pub mod http;
 
 use std::collections::BTreeMap;
 
-use crate::base::{Email, Error, ExternalId, HostName, OrganizationId, Result, Secret, Slug, codes};
-use crate::catalog::{NewEntry, State, erasures, organizations};
+use serde::{Deserialize, Serialize};
+
+use crate::backup::{Source, ledger};
+use crate::base::{Email, Error, ExternalId, HostName, OrganizationId, Replication, Result, Secret, Slug, codes};
+use crate::catalog::{NewEntry, State, erasures, organizations, transfers};
 use crate::crypto::signing;
-use crate::crypto::{Algorithm, random};
+use crate::crypto::{Algorithm, Share, random};
+use crate::fairness::Plan;
 use crate::features::audit::{self, Act, Actor, By, Target};
 use crate::features::member::{self, Member, NewMember, Role};
 use crate::features::organization::{self, Organization, Policy, Quotas};
@@ -35,6 +39,25 @@ pub struct NewOrganization {
     pub owner: Option<Owner>,
     /// The keyed hash of the founder's address, when somebody signed up.
     pub founder: Option<[u8; 32]>,
+    pub encryption: Encryption,
+}
+
+/// What of an organization is ciphertext on the disk and in every copy of its file. It is chosen once.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Encryption {
+    /// Secrets, each sealed in its column.
+    #[default]
+    Columns,
+    /// Every page of the file, and the secrets inside as well. Only in builds with SQLCipher.
+    File,
+}
+
+impl Encryption {
+    #[must_use]
+    pub fn of(tenant: &Tenant) -> Self {
+        if tenant.is_encrypted() { Self::File } else { Self::Columns }
+    }
 }
 
 /// The first member.
@@ -48,6 +71,9 @@ pub struct Owner {
 
 /// Makes an organization, whole or not at all.
 pub async fn create(state: &DeploymentState, new: NewOrganization, by: &By) -> Result<(Organization, Option<Member>)> {
+    if new.encryption == Encryption::File {
+        state.tenants.require_encryption()?;
+    }
     let id: OrganizationId = random::id(state.tenant.clock.now());
     let slug = match &new.slug {
         // Told before the password is hashed; the claim below makes sure.
@@ -64,6 +90,8 @@ pub async fn create(state: &DeploymentState, new: NewOrganization, by: &By) -> R
         hosts: Vec::new(),
         former_names: Vec::new(),
         quotas: Quotas::default(),
+        limits: Plan::default(),
+        replication: None,
         suspended: false,
         metadata: new.metadata,
         accent: new.accent.map(|accent| accent.to_ascii_lowercase()),
@@ -85,10 +113,14 @@ pub async fn create(state: &DeploymentState, new: NewOrganization, by: &By) -> R
     let claim = state.catalog.write(|db| organizations::claim(db, &entry)).await?;
     let made = state
         .tenants
-        .create(&claim, |db, sealer| {
+        .create_as(&claim, new.encryption == Encryption::File, |db, sealer| {
             organization::insert(db, &organization)?;
             signing_key::seed(db, sealer, &key)?;
-            audit::record(db, by, Act::new("organization.created").on(named(&organization)))?;
+            let mut act = Act::new("organization.created").on(named(&organization));
+            if new.encryption == Encryption::File {
+                act = act.with("encryption", "file");
+            }
+            audit::record(db, by, act)?;
             let Some(owner) = owner else { return Ok(None) };
             let owner = member::create(db, owner)?;
             let act = Act::new("member.created").on(Target::new("member", owner.id).named(owner.display()));
@@ -122,6 +154,10 @@ pub async fn create(state: &DeploymentState, new: NewOrganization, by: &By) -> R
 /// Completes or throws away what a crash left half done; at start, before the first request.
 pub async fn recover(state: &DeploymentState) -> Result<()> {
     for id in state.catalog.read(organizations::half_done).await? {
+        // One that another deployment sends is served when that has let go of it, and not before.
+        if !state.catalog.read(|db| transfers::arrivals_of(db, id)).await?.is_empty() {
+            continue;
+        }
         if state.tenants.is_in_place(id) {
             state.catalog.write(|db| organizations::activate(db, id)).await?;
             match_suspension(state, id).await;
@@ -161,26 +197,42 @@ pub struct Change {
     pub policy: Option<Policy>,
     /// Operators alone.
     pub quotas: Option<Quotas>,
+    /// Operators alone.
+    pub limits: Option<Plan>,
+    /// Operators alone; nothing in it follows the deployment.
+    pub replication: Option<Option<Replication>>,
 }
 
 impl Change {
     /// Whether it may make the organization's data larger by more than a trace.
     const fn adds_data(&self) -> bool {
-        self.quotas.is_none() && self.metadata.is_some()
+        self.quotas.is_none() && self.limits.is_none() && self.metadata.is_some()
     }
 }
 
 /// Changes an organization; names in the catalog first.
 pub async fn change(state: &DeploymentState, tenant: &Tenant, change: Change, by: &By) -> Result<Organization> {
+    // The catalog must not go ahead of a file that cannot follow.
+    tenant.require_open()?;
     let id = tenant.id();
     let before = state.catalog.read(|db| organizations::entry(db, id)).await?.ok_or_else(unknown)?;
     let names_change = change.slug.is_some() || change.external_id.is_some();
+    if change.replication == Some(Some(Replication::Object)) {
+        match &state.backups {
+            None => return Err(Error::new(&codes::BACKUP_NOT_CONFIGURED)),
+            Some(backups) if backups.is_foreign() => return Err(Error::new(&codes::BACKUP_IS_LITESTREAMS)),
+            Some(_) => {}
+        }
+    }
     // Everything is checked before the catalog is touched.
     let draft = tenant.read(|db| organization::get(db).map(|row| applied(row, &change))).await?;
     draft.check()?;
     if names_change {
         rename(state, id, &draft.slug, draft.external_id.as_deref(), by).await?;
     }
+    // Before the write, which is acknowledged as the organization's writes will be: what waits for the store has all of
+    // it there, and a store that is lost keeps nobody from waiting no more.
+    let replicated = change.replication.map(|own| tenant.replicate(own));
     // Also where the data takes up as much as it may: this is how the limit is raised.
     let written = tenant
         .write_beyond(|db| {
@@ -197,6 +249,15 @@ pub async fn change(state: &DeploymentState, tenant: &Tenant, change: Change, by
     if let (Ok(after), true) = (&written, change.quotas.is_some()) {
         tenant.bound(after.quotas.bytes(&state.tenant.quotas));
     }
+    match replicated {
+        Some(before) if written.is_err() => drop(tenant.replicate(Some(before))),
+        // Without them the file is of no use, and they are written once.
+        Some(_) => [Source::Catalog, Source::Keyring].into_iter().for_each(|source| ledger::note(source, false)),
+        None => {}
+    }
+    if let (Ok(after), true) = (&written, change.limits.is_some()) {
+        tenant.limit(&after.limits);
+    }
     if written.is_err() && names_change {
         rename(state, id, &before.slug, before.external_id.as_deref(), by).await?;
     }
@@ -206,11 +267,13 @@ pub async fn change(state: &DeploymentState, tenant: &Tenant, change: Change, by
 
 /// Ends all sessions and refuses everybody until [`resume`]. Doing it again changes nothing.
 pub async fn suspend(state: &DeploymentState, tenant: &Tenant, reason: &str, by: &By) -> Result<()> {
+    tenant.require_open()?;
     mark_in_catalog(state, tenant.id(), true, by, |_| Ok(())).await?;
     mark_in_file(tenant, true, Some(reason), by).await
 }
 
 pub async fn resume(state: &DeploymentState, tenant: &Tenant, by: &By) -> Result<()> {
+    tenant.require_open()?;
     let id = tenant.id();
     let refuse_scheduled = |db: &Read<'_, CatalogDb>| match erasures::is_scheduled(db, id)? {
         true => Err(Error::new(&codes::ERASURE_SCHEDULED)),
@@ -279,6 +342,7 @@ pub async fn mark_in_file(tenant: &Tenant, suspended: bool, reason: Option<&str>
 
 /// Leads a custom host to the organization.
 pub async fn add_host(state: &DeploymentState, tenant: &Tenant, host: &HostName, by: &By) -> Result<()> {
+    tenant.require_open()?;
     let (id, address) = (tenant.id(), &state.tenant.address);
     if host == address.host() || host.label_before(address.host()).is_some() {
         return Err(Error::new(&codes::HOST_TAKEN).detail("The deployment's own names cannot be custom hosts."));
@@ -289,6 +353,7 @@ pub async fn add_host(state: &DeploymentState, tenant: &Tenant, host: &HostName,
 }
 
 pub async fn remove_host(state: &DeploymentState, tenant: &Tenant, host: &HostName, by: &By) -> Result<()> {
+    tenant.require_open()?;
     let id = tenant.id();
     if !state.catalog.write(|db| organizations::remove_host(db, id, host)).await? {
         return Err(Error::new(&codes::NOT_FOUND).detail("This organization has no such host."));
@@ -308,8 +373,9 @@ async fn write_hosts(state: &DeploymentState, tenant: &Tenant, act: Act, by: &By
             organizations::hosts(db, id)
         })
         .await?;
+    // The catalog has it already: the file must not stay behind.
     tenant
-        .write(|db| {
+        .write_beyond(|db| {
             let mut organization = organization::get(db)?;
             if organization.hosts != hosts {
                 organization.hosts = hosts;
@@ -349,7 +415,7 @@ async fn prepare_owner(state: &DeploymentState, owner: Option<Owner>, organizati
     let password_hash = match owner.password {
         Some(password) => {
             check_strength("password", &password, &owner.email, owner.name.as_deref(), organization)?;
-            Some(state.tenant.hasher.hash(password).await?)
+            Some(state.tenant.hasher.hash(Share::of_nobody(), password).await?)
         }
         None => None,
     };
@@ -412,6 +478,12 @@ fn applied(mut organization: Organization, change: &Change) -> Organization {
     if let Some(quotas) = change.quotas {
         organization.quotas = quotas;
     }
+    if let Some(limits) = change.limits {
+        organization.limits = limits;
+    }
+    if let Some(replication) = change.replication {
+        organization.replication = replication;
+    }
     let gone = |name: &String| *name != *organization.slug.as_str() && organization.external_id.as_ref() != Some(name);
     let gone: Vec<String> = before.into_iter().flatten().filter(gone).collect();
     for name in gone {
@@ -431,6 +503,8 @@ fn fields(change: &Change) -> Vec<&'static str> {
         ("accent", change.accent.is_some()),
         ("policy", change.policy.is_some()),
         ("quotas", change.quotas.is_some()),
+        ("limits", change.limits.is_some()),
+        ("replication", change.replication.is_some()),
     ]
     .into_iter()
     .filter_map(|(name, changed)| changed.then_some(name))

@@ -184,7 +184,7 @@ async fn recover(
     let organization = organization::current(tenant).await?;
     let member = tenant.read(|db| proven(db, ticket)).await?.ok_or_else(expired)?;
     check_strength("password", &password, &member.email, member.name.as_deref(), &organization.name)?;
-    let hash = state.hasher.hash(password).await?;
+    let hash = tenant.hash(&state.hasher, password).await?;
     let rules = organization.policy.in_force(&state.policy);
     let by = by_anonymous(info);
     let (_, _, token) = tenant.write(|db| finish(db, tenant, ticket, &hash, &rules, &by)).await?;

@@ -170,6 +170,7 @@ pub async fn authenticate(tenant: &Tenant, token: &Credential, rules: &Rules) ->
         match tenant.write(|db| touch(db, session, rules)).await {
             Ok(touched) => *session = touched,
             // A session that is good stays so where the disk takes no sign of life.
+            Err(error) if error.is_of_a_shut_file() => {}
             Err(error) if error.is_of_storage() => {
                 tracing::warn!(organization = %tenant.id(), ?error, "a sign of life was not noted");
             }

@@ -123,6 +123,7 @@ pub async fn finish(
         policy: crate::features::organization::Policy::default(),
         owner: Some(owner),
         founder: Some(email_mac(state, &ticket.email)),
+        encryption: provisioning::Encryption::default(),
     };
     // Used up first: of two submits at once, one goes on. It is given back if nothing was made.
     if !state.catalog.write(|db| store::set_used(db, ticket.id)).await? {

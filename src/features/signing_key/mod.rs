@@ -119,7 +119,11 @@ impl Holder<'_> {
         for &algorithm in algorithms {
             if keys.signer(algorithm, self.now()).is_none() {
                 let new = stock.take(algorithm).await?;
-                self.add(&new, &By::system(), Lead::OnlyIfNone).await?;
+                match self.add(&new, &By::system(), Lead::OnlyIfNone).await {
+                    // Where nothing is written, what is there must do: reading it goes on.
+                    Err(error) if error.is_of_a_shut_file() => continue,
+                    added => added?,
+                }
                 keys = self.keys().await?;
             }
         }
@@ -171,6 +175,13 @@ enum Lead {
 /// Seals a first key into a new organization's file.
 pub fn seed<K: Kind>(db: &Write<'_, K>, sealer: &Sealer, new: &NewSigningKey) -> Result<()> {
     add(db, sealer, new, &By::system(), Lead::OnlyIfNone)
+}
+
+/// Seals anew what an older data key has sealed; returns how many rows.
+pub fn reseal<K: Kind>(db: &Write<'_, K>, sealer: &Sealer) -> Result<usize> {
+    store::sealed(db)?
+        .iter()
+        .try_fold(0, |count, (id, sealed)| Ok(count + usize::from(store::reseal(db, sealer, *id, sealed)?)))
 }
 
 fn add<K: Kind>(db: &Write<'_, K>, sealer: &Sealer, new: &NewSigningKey, by: &By, lead: Lead) -> Result<()> {

@@ -61,6 +61,18 @@ pub(super) fn insert<K: Kind>(
     Ok(())
 }
 
+/// Every private key, also of those that are not published any more.
+pub(super) fn sealed<K: Kind>(db: &Read<'_, K>) -> Result<Vec<(SigningKeyId, Vec<u8>)>> {
+    db.all("SELECT id, private_key FROM signing_key", [], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
+/// The same key, sealed anew if an older data key has sealed it.
+pub(super) fn reseal<K: Kind>(db: &Write<'_, K>, sealer: &Sealer, id: SigningKeyId, sealed: &[u8]) -> Result<bool> {
+    let Some(anew) = sealer.reseal(TABLE, COLUMN, &id.to_string(), sealed)? else { return Ok(false) };
+    db.execute("UPDATE signing_key SET private_key = ? WHERE id = ?", params![anew, id])?;
+    Ok(true)
+}
+
 /// Sets the end of all keys of an algorithm that have none, or a later one.
 pub(super) fn retire<K: Kind>(db: &Write<'_, K>, algorithm: Algorithm, at: Timestamp) -> Result<()> {
     db.execute(

@@ -99,6 +99,8 @@ pub struct ExportPage {
 #[derive(Debug, Clone)]
 pub struct ExportRow {
     pub id: String,
+    /// What was wrong with the password that it was asked for with.
+    pub problem: Option<String>,
     pub file_name: String,
     pub made: When,
     pub until: When,

@@ -5,12 +5,13 @@ use std::fmt;
 use super::source::Source;
 
 /// Rooms by floor; an import goes to a lower floor, or to what `NEIGHBOURS` allows.
-const FLOORS: [(&str, u8); 17] = [
+const FLOORS: [(&str, u8); 18] = [
     ("base", 0),
     ("sqlite", 1),
     ("crypto", 1),
     ("outbound", 1),
     ("ltx", 1),
+    ("fairness", 1),
     ("keyring", 2),
     ("catalog", 2),
     ("tenants", 2),
@@ -42,7 +43,7 @@ const PROOFS: [&str; 3] = ["route", "TenantRoute", "Claim"];
 const CONFIG_READERS: [&str; 5] = ["config", "web", "router", "app", "cli"];
 
 /// Features in the order in which they may use each other: only those before.
-const FEATURES: [&str; 23] = [
+const FEATURES: [&str; 28] = [
     "audit",
     "outbox",
     "signing_key",
@@ -59,17 +60,35 @@ const FEATURES: [&str; 23] = [
     "idempotency",
     "provisioning",
     "import",
+    "keys",
     "backup",
     "sign_up",
     "oauth",
     "erasure",
+    "inspection",
+    "freeze",
+    "placement",
+    "transfer",
     "fleet",
     "status",
     "api",
 ];
 
 /// Features of the deployment, whose rules may see the catalog; those of an organization never do.
-const OF_THE_DEPLOYMENT: [&str; 7] = ["import", "signing_key", "provisioning", "sign_up", "fleet", "backup", "erasure"];
+const OF_THE_DEPLOYMENT: [&str; 12] = [
+    "import",
+    "signing_key",
+    "provisioning",
+    "sign_up",
+    "fleet",
+    "backup",
+    "erasure",
+    "inspection",
+    "freeze",
+    "placement",
+    "transfer",
+    "keys",
+];
 
 /// Files of a feature that translate to and from HTTP.
 const EDGES: [&str; 3] = ["http", "pages", "api"];
@@ -196,11 +215,11 @@ fn from_a_feature(source: &Source, target: &[String], to: &str) -> Option<String
         Part::List => return None,
         // Sealed columns are sealed where they are written.
         Part::Store => &["base", "sqlite", "crypto"],
-        Part::Edge => &["base", "crypto", "outbound", "keyring", "catalog", "tenants", "backup", "web"],
+        Part::Edge => &["base", "crypto", "fairness", "outbound", "keyring", "catalog", "tenants", "backup", "web"],
         Part::Rules if source.module.get(1).is_some_and(|own| OF_THE_DEPLOYMENT.contains(&own.as_str())) => {
-            &["base", "crypto", "keyring", "catalog", "tenants", "backup", "sqlite"]
+            &["base", "crypto", "fairness", "keyring", "catalog", "tenants", "backup", "sqlite"]
         }
-        Part::Rules => &["base", "crypto", "keyring", "tenants", "sqlite"],
+        Part::Rules => &["base", "crypto", "fairness", "keyring", "tenants", "sqlite"],
     };
     let what = match part(source) {
         Part::Store => "a feature's store (SQL, one statement a function)",

@@ -95,8 +95,14 @@ pub const OPERATIONS: &[Operation] = operations! {
     GET "/v1/backup" "organizations:read" Operators "";
     GET "/v1/organizations/{org}/backup" "organizations:read" Operators "";
     GET "/v1/organizations/{org}/differences" "organizations:read" Operators "";
+    POST "/v1/organizations/{org}/copies" "organizations:write" Operators r#"{"dry_run": true}"#;
+    GET "/v1/organizations/{org}/backup/snapshot" "backups:read" Operators "";
     POST "/v1/organizations/{org}/restorations" "organizations:write" Operators "{}";
     POST "/v1/organizations/{org}/recovery" "organizations:write" Operators "{}";
+    GET "/v1/keys" "keys:read" Operators "";
+    POST "/v1/keys/master_rotations" "keys:write" Operators r#"{"dry_run": true}"#;
+    POST "/v1/keys/data_rotations" "keys:write" Operators r#"{"dry_run": true}"#;
+    POST "/v1/organizations/{org}/data_key_rotations" "keys:write" Operators "";
     GET "/v1/organizations/{org}/quarantine" "organizations:read" Operators "";
     PUT "/v1/organizations/{org}/quarantine" "organizations:write" Operators r#"{"reason": "torn pages"}"#;
     DELETE "/v1/organizations/{org}/quarantine" "organizations:write" Operators "";
@@ -108,6 +114,7 @@ pub const OPERATIONS: &[Operation] = operations! {
     POST "/v1/fleet/checks" "organizations:write" Operators "{}";
     GET "/v1/fleet/checks/{check}" "organizations:read" Operators "";
     GET "/v1/fleet/stats" "organizations:read" Operators "";
+    GET "/v1/fleet/limited" "organizations:read" Operators "";
     GET "/v1/catalog/check" "organizations:read" Operators "";
     PUT "/v1/organizations/{org}/erasure" "organizations:write" Operators r#"{"reason": "they asked for it"}"#;
     GET "/v1/organizations/{org}/erasure" "organizations:read" Operators "";
@@ -116,6 +123,24 @@ pub const OPERATIONS: &[Operation] = operations! {
     PUT "/v1/organizations/{org}/members/{member}/erasure" "members:write" Both "";
     GET "/v1/erasures" "organizations:read" Operators "";
     GET "/v1/erasures/{organization}" "organizations:read" Operators "";
+    PUT "/v1/organizations/{org}/freeze" "organizations:write" Operators r#"{"reason": "case 4711"}"#;
+    GET "/v1/organizations/{org}/freeze" "organizations:read" Operators "";
+    DELETE "/v1/organizations/{org}/freeze" "organizations:write" Operators "";
+    GET "/v1/organizations/{org}/freeze/verification" "organizations:read" Operators "";
+    GET "/v1/organizations/{org}/freeze/file" "organizations:write" Operators "";
+    GET "/v1/organizations/{org}/placement" "organizations:read" Operators "";
+    PUT "/v1/organizations/{org}/placement" "organizations:write" Operators r#"{"volume": "local"}"#;
+    GET "/v1/organizations/{org}/departure" "organizations:read" Operators "";
+    PUT "/v1/organizations/{org}/departure" "organizations:write" Operators r#"{"to": "https://id.example.com"}"#;
+    DELETE "/v1/organizations/{org}/departure" "organizations:write" Operators "";
+    PUT "/v1/organizations/{org}/departure/archive" "organizations:write" Operators r#"{"recipient": "age1"}"#;
+    GET "/v1/organizations/{org}/departure/archive" "organizations:write" Operators "";
+    PUT "/v1/organizations/{org}/departure/completion" "organizations:write" Operators r#"{"archive_sha256": "00", "audit": {"sequence": 1, "hash": "00"}}"#;
+    PUT "/v1/arrivals/{transfer}" "organizations:write" Operators "{}";
+    GET "/v1/arrivals/{transfer}" "organizations:read" Operators "";
+    DELETE "/v1/arrivals/{transfer}" "organizations:write" Operators "";
+    POST "/v1/arrivals/{transfer}/content" "organizations:write" Operators "{}";
+    PUT "/v1/arrivals/{transfer}/activation" "organizations:write" Operators r#"{"proof": "x"}"#;
     GET "/v1/status" "organizations:read" Operators "";
 };
 

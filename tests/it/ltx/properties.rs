@@ -273,7 +273,12 @@ fn an_increment_wants_the_image_that_it_follows() {
     assert!(matches!(onto(&base, u32::MAX, &[1]), Err(Error::PageMissing(3))));
     assert!(matches!(onto(&[], 1, &[1]), Err(Error::Image(_))));
     assert!(matches!(onto(&base[..1000], 2, &[1]), Err(Error::Image(_))));
-    assert!(matches!(onto(&[0; 1024], 2, &[1]), Err(Error::PageSizeChanged { .. })));
+    base[..16].copy_from_slice(b"SQLite format 3\0");
+    assert!(onto(&base, 2, &[1]).is_ok());
+    base[16..18].copy_from_slice(&1024_u16.to_be_bytes());
+    assert!(matches!(onto(&base, 2, &[1]), Err(Error::PageSizeChanged { .. })));
+    // A file that is ciphertext as a whole says nothing of its pages.
+    assert!(onto(&[0xa5; 1024], 2, &[1]).is_ok());
 }
 
 /// A snapshot as superfly/ltx once wrote it: rolling checksums, and each page an LZ4 frame.

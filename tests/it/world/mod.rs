@@ -111,6 +111,9 @@ impl World {
         for (limit, _) in defaults["rate_limits"].as_table().unwrap() {
             all.push((format!("BULKHEAD_RATE_LIMITS_{}", limit.to_uppercase()), "0".to_owned()));
         }
+        for limit in ["REQUESTS_PER_SECOND", "CONCURRENT_REQUESTS", "QUEUED_HASHES", "WRITTEN_BYTES_PER_MINUTE"] {
+            all.push((format!("BULKHEAD_LIMITS_{limit}"), "0".to_owned()));
+        }
         all.extend(settings.iter().map(|&(name, value)| (name.to_owned(), value.to_owned())));
         let clock = Clock::manual(START);
         let (app, service, control) = start(&all, &clock, bulkhead::tenants::MIGRATIONS).await;

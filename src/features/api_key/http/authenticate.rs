@@ -1,6 +1,7 @@
 //! Who calls the API: from `Authorization: Bearer bh_sk_…` to a [`Caller`] in the request's extensions.
 
 use axum::extract::{Request, State};
+use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -49,12 +50,25 @@ pub struct Authenticator {
     pub limits: Limits,
 }
 
+impl Authenticator {
+    /// The operator whose key the request presents, counted among their calls about this organization. 401 without one.
+    pub async fn operator(&self, headers: &HeaderMap, about: Option<OrganizationId>) -> Result<Caller> {
+        let caller = match presented_key(headers) {
+            Some(credential) => self.operators.authenticate(&credential).await?,
+            None => None,
+        };
+        let caller = caller.ok_or_else(|| Error::new(&codes::UNAUTHENTICATED))?;
+        self.limits.api.check(&(about.unwrap_or(DEPLOYMENT), caller.key()))?;
+        Ok(caller)
+    }
+}
+
 /// Recognises the caller. Without a credential that can be used the answer is 401: a wrong, revoked and
 /// expired key are all the same to whoever holds it.
 ///
 /// It stands inside the layer that finds the organization, whose own keys it looks up in its file.
 pub async fn authenticate(State(auth): State<Authenticator>, mut request: Request, next: Next) -> Response {
-    // The control socket has spoken for its peer already.
+    // The control socket has spoken for its peer already, and so has the front door for an operator.
     if request.extensions().get::<Caller>().is_none()
         && let Some(credential) = presented_key(request.headers())
     {
@@ -102,7 +116,7 @@ async fn of_organization(
 
 /// When a key was used last is no reason to refuse it: where the disk takes nothing, reading goes on.
 fn unless_full(noted: Result<()>) -> Result<()> {
-    noted.or_else(|error| if error.is_of_storage() { Ok(()) } else { Err(error) })
+    noted.or_else(|error| if error.is_of_storage() || error.is_of_a_shut_file() { Ok(()) } else { Err(error) })
 }
 
 /// The key if it may be used now, and whether its use should be written down.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{AfterQuery, OrganizationPath};
+use super::AfterQuery;
 use crate::base::{Error, FleetJobId, OrganizationId, Timestamp, codes};
 use crate::features::DeploymentState;
 use crate::features::audit::http::by_caller;
@@ -15,7 +15,7 @@ use crate::features::fleet::{
 use crate::web::access::{Operator, scope};
 use crate::web::failure::Answer;
 use crate::web::schema::object;
-use crate::web::{Json, Path, Query, RequestInfo, reply};
+use crate::web::{Json, OrganizationPath, Path, Query, RequestInfo, reply};
 
 pub fn deployment_api() -> OpenApiRouter<DeploymentState> {
     OpenApiRouter::new()
@@ -178,7 +178,7 @@ async fn roll_back_migration(
     info: RequestInfo,
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
-    let id = state.directory.by_name(&path.org).await?.organization();
+    let id = path.find(&state.directory).await?;
     let schema_version = roll_back(&state, id, &by_caller(&info, &caller)).await?;
     Ok(reply::json(200, &RollbackBody { object: RollbackObject, organization_id: id, schema_version }))
 }

@@ -1,5 +1,6 @@
 //! The API of the care of all organizations. For operators alone.
 
+mod limited;
 mod migrations;
 
 use axum::extract::State;
@@ -20,11 +21,12 @@ use crate::tenants::Tenant;
 use crate::web::access::{Operator, scope};
 use crate::web::failure::Answer;
 use crate::web::schema::object;
-use crate::web::{Json, Path, Query, RequestInfo, reply};
+use crate::web::{Json, OrganizationPath, Path, Query, RequestInfo, reply};
 
 pub fn deployment_api() -> OpenApiRouter<DeploymentState> {
     OpenApiRouter::new()
         .merge(migrations::deployment_api())
+        .merge(limited::deployment_api())
         .routes(routes!(get_fleet_stats))
         .routes(routes!(start_fleet_check))
         .routes(routes!(get_fleet_check))
@@ -117,11 +119,6 @@ struct QuarantineRequest {
     /// For operators, up to 500 characters; it is kept in the catalog, so name no people in it.
     #[schema(min_length = 1, max_length = 500, pattern = r"\S")]
     reason: String,
-}
-
-#[derive(Deserialize)]
-struct OrganizationPath {
-    org: String,
 }
 
 /// Start a check of all files
@@ -225,7 +222,7 @@ async fn get_quarantine(
     _caller: Operator<scope::OrganizationsRead>,
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
-    let id = state.directory.by_name(&path.org).await?.organization();
+    let id = path.find(&state.directory).await?;
     Ok(reply::json(200, &quarantine_of(id, why_aside(&state, id).await?)))
 }
 
@@ -250,7 +247,7 @@ async fn put_quarantine(
         let error = Error::new(&codes::VALIDATION_FAILED).field("reason", "invalid", "Use 1 to 500 characters.");
         return Err(error.into());
     }
-    let id = state.directory.by_name(&path.org).await?.organization();
+    let id = path.find(&state.directory).await?;
     let aside = quarantine(&state, id, reason, &by_caller(&info, &caller)).await?;
     Ok(reply::json(200, &quarantine_of(id, Some(aside))))
 }
@@ -269,7 +266,7 @@ async fn delete_quarantine(
     info: RequestInfo,
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
-    let id = state.directory.by_name(&path.org).await?.organization();
+    let id = path.find(&state.directory).await?;
     release(&state, id, &by_caller(&info, &caller)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -32,7 +32,9 @@ pub(super) async fn token(
     let algorithm = application.id_token_signed_response_alg;
     let keys = state.keys(&tenant, place.issuer).keys_for(&[algorithm], &state.key_stock).await?;
     let key = keys.signer(algorithm, tenant.clock().now());
-    let key = key.ok_or_else(|| Error::internal(format!("there is no key for {algorithm}")))?;
+    let none = || Error::internal(format!("there is no key for {algorithm}"));
+    // A file that takes no writes gets no key either.
+    let key = key.ok_or_else(|| tenant.require_open().err().unwrap_or_else(none))?;
 
     let (tried, exchange) = match request {
         TokenRequest::Code { code, redirect_uri, verifier } => {

@@ -1,0 +1,126 @@
+//! Bringing all organizations to the newest schema, while others are served.
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::Bench;
+use crate::fleet::{Fleet, Template};
+use crate::meter::{Line, per_second, quantile, show};
+use crate::process::{Operator, Server};
+use crate::raw;
+use crate::wire::Client;
+
+/// Files that the server migrates at the same moment.
+const WORKERS: usize = 2;
+/// Organizations that are asked for meanwhile.
+const LIVE: usize = 10;
+
+pub fn migration(bench: &mut Bench) -> Vec<Line> {
+    let count = bench.amount(8000, 200);
+    let older = Template::newest().older();
+    let fleet = Fleet::make(count, &older);
+    let by_hand = copies(&fleet, count / 2);
+    let server = fleet.deployment().serve();
+    let mut operator = Operator::new(&server, &fleet.operator_key);
+    let mut client = server.client();
+    // They are opened, and so they are migrated, before anything is measured.
+    let live: Vec<Vec<u8>> = (0..LIVE).map(|n| fleet.check(count - 1 - n)).collect();
+    for request in &live {
+        check(&mut client, request);
+    }
+    let (first, second) = by_hand.split_at(by_hand.len() / 2);
+    let mut raw = vec![migrate_by_hand(first)];
+    // Half of them with nobody there, against the same by hand.
+    let began = Instant::now();
+    let migrated = sweep(&server, &mut operator, Some(50.0), || {});
+    let ours = migrated as f64 / began.elapsed().as_secs_f64();
+    raw.push(migrate_by_hand(second));
+    let raw = raw.iter().sum::<f64>() / raw.len() as f64;
+    // The other half while somebody asks.
+    let mut take = |times: &mut Vec<Duration>, n: usize| {
+        thread::sleep(Duration::from_millis(1));
+        let started = Instant::now();
+        check(&mut client, &live[n % LIVE]);
+        times.push(started.elapsed());
+    };
+    let (mut idle, mut busy) = (Vec::new(), Vec::new());
+    (0..bench.amount(2000, 50)).for_each(|n| take(&mut idle, n));
+    let mut n = 0;
+    sweep(&server, &mut operator, None, || {
+        (0..20).for_each(|_| take(&mut busy, n));
+        n += 1;
+    });
+    server.stop();
+    assert!(!busy.is_empty());
+    eprintln!("  {} requests during the second half", busy.len());
+    let (idle, busy) = (quantile(idle, 0.99), quantile(busy, 0.99));
+    vec![
+        Line::at_least(
+            &format!("migrating {count} organizations, {WORKERS} at a time"),
+            per_second(ours),
+            format!("{} by hand, {WORKERS} threads", per_second(raw)),
+            ours / raw,
+            0.7,
+        ),
+        Line::ratio(
+            "session check, p99 during the migration",
+            show(busy),
+            format!("{} idle", show(idle)),
+            busy.as_secs_f64() / idle.as_secs_f64(),
+            2.0,
+        ),
+    ]
+}
+
+/// Files of the same kind that no server knows.
+fn copies(fleet: &Fleet, count: usize) -> Vec<PathBuf> {
+    let beside = fleet.deployment().directory.path().join("by-hand");
+    let copy = |(n, file): (usize, PathBuf)| {
+        let place = beside.join(n.to_string());
+        fs::create_dir_all(&place).unwrap();
+        let copy = place.join("db.sqlite");
+        fs::copy(file, &copy).unwrap();
+        copy
+    };
+    let copies = fleet.files().into_iter().take(count).enumerate().map(copy).collect();
+    rustix::fs::sync();
+    copies
+}
+
+fn migrate_by_hand(files: &[PathBuf]) -> f64 {
+    let started = Instant::now();
+    thread::scope(|scope| {
+        for part in files.chunks(files.len().div_ceil(WORKERS)) {
+            scope.spawn(|| part.iter().for_each(|file| raw::migrate(file)));
+        }
+    });
+    files.len() as f64 / started.elapsed().as_secs_f64()
+}
+
+/// Migrates a share of those that are left, doing something else meanwhile; how many there were.
+fn sweep(server: &Server, operator: &mut Operator, share: Option<f64>, mut meanwhile: impl FnMut()) -> u64 {
+    let begun = operator.post("/v1/fleet/migrations", &json!({ "canary_percent": share })).unwrap();
+    assert_eq!(begun.status, 202, "{}", begun.text());
+    let path = format!("/v1/fleet/migrations/{}", begun.json()["id"].as_str().unwrap());
+    let started = Instant::now();
+    loop {
+        let found = operator.get(&path).unwrap().json();
+        if found["state"] != "running" {
+            assert_eq!(found["state"], "done", "{found}\n{}", server.log());
+            assert_eq!(found["findings_count"], 0, "{found}");
+            return found["migrated"].as_u64().unwrap();
+        }
+        assert!(started.elapsed() < Duration::from_secs(180), "the migration does not end: {found}");
+        meanwhile();
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn check(client: &mut Client, request: &[u8]) {
+    let answer = client.send_bytes(request).unwrap();
+    assert_eq!(answer.status, 200, "{}", answer.text());
+}

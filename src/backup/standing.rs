@@ -1,0 +1,276 @@
+//! Whose the store is, and what this data directory knows of it.
+//!
+//! `backup.json` in the data directory says which store has everything, and holds our right to each store that was
+//! taken. The right lies nowhere else, so a directory that was put together from the store alone has none: it must
+//! take the store over, and whoever had it notices and stops.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::{Backups, Inner, told};
+use crate::base::{Error, Result, Timestamp};
+use crate::crypto::random;
+use crate::replica::{self, Claim, Owner, Store};
+use crate::sqlite::place_file;
+
+const FILE: &str = "backup.json";
+/// For how long an answer is believed while something is shipped that nobody waits for.
+const BELIEVED: Duration = Duration::from_secs(15);
+/// How long after a location was taken over a file of the owner before may still appear.
+const LAST_WORDS: Duration = Duration::from_secs(120);
+/// How long a start waits for the store to say whose it is.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The file.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Standing {
+    location: String,
+    /// Whether that location has everything, but for what is marked in the files themselves.
+    #[serde(default = "yes")]
+    complete: bool,
+    /// By location.
+    #[serde(default)]
+    rights: BTreeMap<String, Claim>,
+}
+
+const fn yes() -> bool {
+    true
+}
+
+impl Standing {
+    pub fn read(data_dir: &Path) -> Option<Self> {
+        let bytes = std::fs::read(data_dir.join(FILE)).ok()?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// What is known of a location; nothing but old rights if it is another one.
+    fn of(data_dir: &Path, location: &str) -> Self {
+        let known = Self::read(data_dir);
+        match known {
+            Some(known) if known.location == location => known,
+            known => Self {
+                location: location.to_owned(),
+                complete: false,
+                rights: known.map(|known| known.rights).unwrap_or_default(),
+            },
+        }
+    }
+
+    fn write(&self, data_dir: &Path) -> Result<()> {
+        let bytes = serde_json::to_vec_pretty(self).map_err(|error| Error::internal("backup.json").source(error))?;
+        place_file(&data_dir.join(FILE), &bytes)
+    }
+}
+
+/// Our right to the location, and whether we still have it.
+pub struct Ownership {
+    location: String,
+    data_dir: PathBuf,
+    /// How people call this deployment.
+    deployment: String,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    /// The right, once the store has said that it is ours.
+    right: Option<Claim>,
+    since: Option<DateTime<Utc>>,
+    checked: Option<Instant>,
+    /// Why we have it no more.
+    lost: Option<String>,
+}
+
+impl Ownership {
+    #[must_use]
+    pub fn new(location: &str, data_dir: &Path, deployment: &str) -> Self {
+        Self {
+            location: location.to_owned(),
+            data_dir: data_dir.to_owned(),
+            deployment: deployment.to_owned(),
+            known: Mutex::default(),
+        }
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a data directory was backed up before: what it holds is to be gone on with.
+#[must_use]
+pub fn was_backed_up(data_dir: &Path) -> bool {
+    data_dir.join(FILE).exists()
+}
+
+/// Forgets that the store has everything: from now on another program looks after it. Blocking.
+pub fn leave(data_dir: &Path) -> Result<()> {
+    match Standing::read(data_dir) {
+        Some(known) => Standing { complete: false, ..known }.write(data_dir),
+        None => Ok(()),
+    }
+}
+
+/// Takes a location over from whoever has it, for the deployment of this data directory; tells who had it and who has
+/// it now. Everything is shipped once more at the next start.
+pub async fn adopt(
+    store: &Store,
+    data_dir: &Path,
+    location: &str,
+    deployment: &str,
+    now: Timestamp,
+) -> Result<(Option<Owner>, Owner)> {
+    let before = store.owner().await.map_err(told)?;
+    let epoch = before.as_ref().map_or(1, |owner| owner.right.epoch.saturating_add(1));
+    let owner = owner(epoch, deployment, now);
+    let mut standing = Standing::of(data_dir, location);
+    standing.complete = false;
+    standing.rights.insert(location.to_owned(), owner.right.clone());
+    // First, so that what was made at the store is never without its owner.
+    standing.write(data_dir)?;
+    let after = store.take(&owner).await.map_err(told)?;
+    if after.right != owner.right {
+        return Err(told(belongs_to(&after)));
+    }
+    Ok((before, after))
+}
+
+fn owner(epoch: u64, deployment: &str, now: Timestamp) -> Owner {
+    let claim = hex::encode(random::bytes::<16>());
+    let since = DateTime::from_timestamp_millis(now.millis()).unwrap_or_default();
+    Owner { right: Claim { epoch, claim }, deployment: deployment.to_owned(), since }
+}
+
+fn belongs_to(owner: &Owner) -> replica::Error {
+    replica::Error::Superseded(format!("backup.url belongs to another deployment: {}", owner.described()))
+}
+
+impl Backups {
+    /// Refuses to start on a location that is somebody else's. One that does not answer is asked again before the
+    /// first file is shipped.
+    pub async fn require_location(&self) -> Result<()> {
+        match tokio::time::timeout(PATIENCE, self.0.require_owner_now()).await {
+            Ok(Err(error @ replica::Error::Superseded(_))) => Err(told(error)),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "whose the store of the backup is will be asked later");
+                Ok(())
+            }
+            Ok(Ok(())) => Ok(()),
+            Err(_) => {
+                tracing::warn!("the store of the backup does not answer; whose it is will be asked later");
+                Ok(())
+            }
+        }
+    }
+
+    /// Why nothing is shipped any more, if somebody took the location over.
+    #[must_use]
+    pub fn superseded(&self) -> Option<String> {
+        self.0.ownership.known().lost.clone()
+    }
+}
+
+impl Inner {
+    /// Before something is shipped.
+    pub(super) async fn require_owner(&self) -> replica::Result<()> {
+        {
+            let known = self.ownership.known();
+            if known.lost.is_none() && known.checked.is_some_and(|checked| checked.elapsed() < BELIEVED) {
+                return Ok(());
+            }
+        }
+        self.require_owner_now().await
+    }
+
+    /// Asks the store.
+    pub(super) async fn require_owner_now(&self) -> replica::Result<()> {
+        let right = {
+            let known = self.ownership.known();
+            if let Some(lost) = &known.lost {
+                return Err(replica::Error::Superseded(lost.clone()));
+            }
+            known.right.clone()
+        };
+        let asked = Instant::now();
+        let outcome = match right {
+            Some(right) => match self.store.successor(&right).await? {
+                Some(other) => Err(belongs_to(&other)),
+                None => Ok(None),
+            },
+            None => self.first_owner().await.map(Some),
+        };
+        let mut known = self.ownership.known();
+        match outcome {
+            Ok(first) => {
+                known.checked = Some(asked);
+                if let Some(first) = first {
+                    known.since = Some(first.since);
+                    known.right = Some(first.right);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                if matches!(error, replica::Error::Superseded(_)) {
+                    tracing::error!(%error, "nothing is backed up any more");
+                    known.lost = Some(error.to_string());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Shows our right, or takes a location that nobody has.
+    async fn first_owner(&self) -> replica::Result<Owner> {
+        let ownership = &self.ownership;
+        let local = |error: Error| replica::Error::Database { source: error.into() };
+        let mut standing = Standing::of(&ownership.data_dir, &ownership.location);
+        let mine = match standing.rights.get(&ownership.location) {
+            Some(right) => {
+                let owner = owner(right.epoch, &ownership.deployment, self.clock.now());
+                Owner { right: right.clone(), ..owner }
+            }
+            None => {
+                if let Some(other) = self.store.owner().await? {
+                    return Err(belongs_to(&other));
+                }
+                let owner = owner(1, &ownership.deployment, self.clock.now());
+                standing.rights.insert(ownership.location.clone(), owner.right.clone());
+                standing.write(&ownership.data_dir).map_err(local)?;
+                owner
+            }
+        };
+        let there = self.store.take(&mine).await?;
+        if there.right != mine.right {
+            return Err(belongs_to(&there));
+        }
+        match self.store.successor(&mine.right).await? {
+            Some(other) => Err(belongs_to(&other)),
+            None => Ok(there),
+        }
+    }
+
+    /// Whether a file that is not ours may be the last one of whoever had the location before.
+    pub(super) fn may_be_last_words(&self) -> bool {
+        let now = DateTime::from_timestamp_millis(self.clock.now().millis()).unwrap_or_default();
+        let known = self.ownership.known();
+        let is_new = known.since.is_some_and(|since| (now - since).to_std().is_ok_and(|age| age < LAST_WORDS));
+        is_new && known.right.as_ref().is_some_and(|right| right.epoch > 1)
+    }
+
+    /// Whether the location has everything.
+    pub(super) fn is_complete(&self) -> bool {
+        Standing::of(&self.ownership.data_dir, &self.ownership.location).complete
+    }
+
+    pub(super) fn completed(&self) -> Result<()> {
+        let mut standing = Standing::of(&self.ownership.data_dir, &self.ownership.location);
+        standing.complete = true;
+        standing.write(&self.ownership.data_dir)
+    }
+}

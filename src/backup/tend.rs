@@ -1,0 +1,228 @@
+//! What keeps a replica short: merges, snapshots, expiry. While a database is written to, and once in a while when it
+//! rests.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::time::{Instant, sleep};
+
+use super::capture::{capture, snapshot};
+use super::rounds::{moment, note, note_failure, put as put_level_0, ship_with, unreadable, utc};
+use super::state::State;
+use super::{Inner, Source};
+use crate::base::{Timestamp, codes};
+use crate::ltx::{Header, Txid};
+use crate::replica::{self, Body, Item, Replica, SNAPSHOT_LEVEL};
+
+type Result<T> = replica::Result<T>;
+
+/// How often it is looked whether a resting one is due; nobody is asked for that.
+const LOOK: Duration = Duration::from_secs(5);
+/// Resting ones that are looked at in the same moment.
+const AT_ONCE: usize = 2;
+
+/// A whole database on its way to the store.
+pub(super) struct Snapshot {
+    body: Body,
+    header: Header,
+    on_its_way: OwnedMutexGuard<()>,
+}
+
+/// Merges, snapshots and expiry, as far as they are due. What comes back is to be stored.
+pub(super) async fn tend(inner: &Inner, source: Source, state: &mut State) -> Result<Option<Snapshot>> {
+    let replica = inner.store.replica(&source.path())?;
+    let mut is_damaged = false;
+    for level in 1..=3_u8 {
+        let due = &mut state.levels[usize::from(level - 1)];
+        if due.is_some_and(|due| due <= Instant::now()) {
+            *due = None;
+            is_damaged |= merge(inner, source, state, &replica, level).await?;
+            if level > 1 {
+                replica::retain(&replica, inner.rules(source), utc(inner.clock.now())).await?;
+            }
+        }
+    }
+    if is_damaged {
+        state.is_torn = true;
+        mend(inner, source, state).await?;
+    }
+    if state.snapshot.is_some_and(|due| due <= Instant::now()) {
+        state.snapshot = None;
+        let items: Vec<Item> = replica.list(SNAPSHOT_LEVEL).await?;
+        let every = inner.schedule.snapshots;
+        let newest = replica.date(items.into_iter().last().into_iter().collect()).await?;
+        let newest = newest.first();
+        if newest.is_some_and(|newest| state.reached.is_some_and(|reached| newest.name.max >= reached.txid)) {
+            // Nothing was written since.
+            return Ok(None);
+        }
+        match newest.map(|item| age(inner, item)) {
+            Some(age) if age < every => state.snapshot = Some(Instant::now() + every.saturating_sub(age)),
+            _ => return take(inner, source, &replica, state).await,
+        }
+    }
+    Ok(None)
+}
+
+fn age(inner: &Inner, item: &Item) -> Duration {
+    (utc(inner.clock.now()) - item.created_at).to_std().unwrap_or_default()
+}
+
+/// Tells whether something was found that a fresh snapshot has to make up for.
+async fn merge(inner: &Inner, source: Source, state: &mut State, replica: &Replica, level: u8) -> Result<bool> {
+    let merged = replica::compact(replica, level, &inner.scratch).await?;
+    let news = merged.damaged.iter().filter(|(item, why)| note_damage(inner, source, state, item, why));
+    Ok(news.count() > 0)
+}
+
+/// Remembers a file that is not what it should be; tells whether that is new.
+pub(super) fn note_damage(inner: &Inner, source: Source, state: &mut State, item: &Item, why: &str) -> bool {
+    if !state.damaged.insert((item.level, item.name)) {
+        return false;
+    }
+    tracing::error!(%source, why, "a file of the backup is damaged; a whole one is shipped");
+    metrics::counter!("bulkhead_backup_damaged_total").increment(1);
+    let now = inner.clock.now();
+    note(inner, source, |progress| progress.damaged = Some((why.to_owned(), now)));
+    true
+}
+
+/// A snapshot belongs to a transaction that level 0 has, so whatever was committed meanwhile is shipped first.
+async fn take(inner: &Inner, source: Source, replica: &Replica, state: &mut State) -> Result<Option<Snapshot>> {
+    let Some(reached) = state.reached.filter(|reached| reached.txid > Txid(0)) else { return Ok(None) };
+    let on_its_way = Arc::clone(&state.on_its_way).lock_owned().await;
+    let way = inner.way();
+    let taken = inner
+        .still(source, |still| {
+            let more = capture(still, reached, way)?;
+            let then = more.as_ref().map_or(reached, |more| more.then);
+            Ok((more, snapshot(still, then, way)?))
+        })
+        .await;
+    let (more, (body, header)) = taken.map_err(unreadable)?;
+    if let Some(more) = more {
+        put_level_0(inner, source, state, replica, more).await?;
+    }
+    Ok(Some(Snapshot { body, header, on_its_way }))
+}
+
+/// Makes up for a file that is damaged: whatever comes after this can be restored without it.
+pub(super) async fn mend(inner: &Inner, source: Source, state: &mut State) -> Result<()> {
+    let replica = inner.store.replica(&source.path())?;
+    if let Some(snapshot) = take(inner, source, &replica, state).await? {
+        put(inner, source, snapshot).await?;
+        state.is_torn = false;
+    }
+    Ok(())
+}
+
+/// Stores a snapshot. Whoever ships goes on meanwhile.
+pub(super) async fn put(inner: &Inner, source: Source, snapshot: Snapshot) -> Result<()> {
+    let replica = inner.store.replica(&source.path())?;
+    let Snapshot { body, header, on_its_way } = snapshot;
+    replica.put_same(SNAPSHOT_LEVEL, header.file_name(), body, moment(&header)).await?;
+    drop(on_its_way);
+    metrics::counter!("bulkhead_backup_snapshots_total").increment(1);
+    Ok(())
+}
+
+/// When a database is looked at that was shipped just now and is not written to any more: when the next snapshot is
+/// due, not all at the same moment.
+pub(super) fn first_look(inner: &Inner, source: Source) -> Timestamp {
+    let every = inner.schedule.snapshots;
+    inner.clock.now().plus(every + spread(source, every / 8))
+}
+
+/// A part of `most` that is the same for a database every time.
+fn spread(source: Source, most: Duration) -> Duration {
+    let Source::Organization(id) = source else { return Duration::ZERO };
+    // The last bits of an id are random.
+    most / 1024 * u32::try_from(id.bits() & 0x3ff).unwrap_or(0)
+}
+
+impl Inner {
+    /// Plans a first look at every database where nothing was ever planned; by and by, since each is one request.
+    pub(super) async fn look_for_unplanned(&self) -> crate::base::Result<()> {
+        if !self.due.is_new() {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        let plan = |entry: crate::catalog::Entry| {
+            let source = Source::Organization(entry.id);
+            self.due.by(source, now.plus(spread(source, self.schedule.snapshots)));
+            Ok(())
+        };
+        self.databases.catalog.scan(|db| crate::catalog::organizations::each(db, plan)).await
+    }
+}
+
+/// Looks after those that rest, for as long as the runtime lives.
+pub(super) async fn rest(inner: Arc<Inner>) {
+    let hands = Arc::new(Semaphore::new(AT_ONCE));
+    loop {
+        sleep(LOOK).await;
+        while let Some(source) = inner.due.take(inner.clock.now()) {
+            let Ok(hand) = Arc::clone(&hands).acquire_owned().await else { return };
+            let inner = Arc::clone(&inner);
+            tokio::spawn(async move {
+                // After a failure it is tried again in an hour.
+                if let Err(error) = look_after(&inner, source).await {
+                    note_failure(&inner, source, &error, 1);
+                }
+                drop(hand);
+            });
+        }
+    }
+}
+
+/// The newest state as a snapshot, and nothing of what is too old.
+async fn look_after(inner: &Inner, source: Source) -> Result<()> {
+    inner.require_owner().await?;
+    let replica = inner.store.replica(&source.path())?;
+    let state = inner.state(source);
+    let mut state = state.lock().await;
+    let mut items = replica.list_all().await?;
+    let Some(newest) = items.iter().map(|item| item.name.max).max() else {
+        inner.due.plan(source, None);
+        return Ok(());
+    };
+    let snapshots = items.iter().filter(|item| item.level == SNAPSHOT_LEVEL);
+    let last = snapshots.max_by_key(|item| item.name.max).cloned();
+    let is_covered = last.as_ref().is_some_and(|last| last.name.max >= newest);
+    let every = inner.schedule.snapshots;
+    let mut next = None;
+    if !is_covered {
+        let last = replica.date(last.into_iter().collect()).await?;
+        match last.first().map(|last| age(inner, last)) {
+            Some(age) if age < every => next = Some(inner.clock.now().plus(every.saturating_sub(age))),
+            _ if is_gone(inner, source).await? => {}
+            _ => {
+                ship_with(inner, source, &mut state, false).await?;
+                for level in 1..=3 {
+                    merge(inner, source, &mut state, &replica, level).await?;
+                }
+                if let Some(snapshot) = take(inner, source, &replica, &mut state).await? {
+                    put(inner, source, snapshot).await?;
+                }
+                state.snapshot = None;
+            }
+        }
+    }
+    let rules = inner.rules(source);
+    let now = utc(inner.clock.now());
+    replica::retain(&replica, rules, now).await?;
+    items = replica.list_all().await?;
+    let expiry = replica::next_expiry(&items, rules, now).map(|at| Timestamp::from_millis(at.timestamp_millis()));
+    inner.due.plan(source, [next, expiry].into_iter().flatten().min());
+    Ok(())
+}
+
+async fn is_gone(inner: &Inner, source: Source) -> Result<bool> {
+    let Source::Organization(id) = source else { return Ok(false) };
+    match inner.databases.directory.by_id(id).await {
+        Ok(_) => Ok(false),
+        Err(error) if error.is(&codes::ORGANIZATION_NOT_FOUND) => Ok(true),
+        Err(error) => Err(unreadable(error)),
+    }
+}

@@ -1,0 +1,221 @@
+//! Organizations on their way to or from another deployment: the fence between the two. One statement a function,
+//! inside the caller's transaction.
+
+use crate::base::{OrganizationId, Result, Slug, Timestamp, TransferId};
+use crate::sqlite::{CatalogDb, Read, Row, RowResult, Write, params};
+
+/// Which way it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    Departure,
+    Arrival,
+}
+
+impl Direction {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Departure => "departure",
+            Self::Arrival => "arrival",
+        }
+    }
+}
+
+/// How far it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TransferStage {
+    /// Agreed upon; nothing is different yet.
+    Prepared,
+    /// Departure: it takes no writes; that can be called off.
+    Leaving,
+    /// Departure: it takes no writes for good.
+    Gone,
+    /// Arrival: it is here, and nobody is led to it.
+    Arrived,
+    /// Arrival: it is served here.
+    Active,
+    /// It is called off, and what that leaves behind is being cleared up.
+    Cancelling,
+    Cancelled,
+}
+
+impl TransferStage {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Prepared => "prepared",
+            Self::Leaving => "leaving",
+            Self::Gone => "gone",
+            Self::Arrived => "arrived",
+            Self::Active => "active",
+            Self::Cancelling => "cancelling",
+            Self::Cancelled => "cancelled",
+        }
+    }
+
+    fn parse(text: &str) -> Self {
+        match text {
+            "leaving" => Self::Leaving,
+            "gone" => Self::Gone,
+            "arrived" => Self::Arrived,
+            "active" => Self::Active,
+            "cancelling" => Self::Cancelling,
+            "cancelled" => Self::Cancelled,
+            _ => Self::Prepared,
+        }
+    }
+}
+
+/// The end of an audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEnd {
+    pub sequence: i64,
+    /// In hexadecimal.
+    pub hash: String,
+}
+
+/// A transfer as it stands.
+#[derive(Debug, Clone)]
+pub struct Transfer {
+    pub id: TransferId,
+    pub organization_id: OrganizationId,
+    pub stage: TransferStage,
+    /// The other deployment.
+    pub peer: String,
+    pub peer_key: Option<String>,
+    pub recipient: Option<String>,
+    /// Sealed.
+    pub identity: Option<String>,
+    pub slug: Slug,
+    pub suspended: bool,
+    pub archive_sha256: Option<String>,
+    pub log_end: Option<LogEnd>,
+    pub proof: Option<String>,
+    pub created_at: Timestamp,
+}
+
+/// By its id.
+pub fn get(db: &Read<'_, CatalogDb>, id: TransferId, direction: Direction) -> Result<Option<Transfer>> {
+    db.one(
+        "SELECT id, organization_id, state, peer, peer_key, recipient, identity, slug, archive_sha256, audit_sequence,
+                audit_hash, proof, created_at, suspended
+         FROM transfer WHERE id = ? AND direction = ?",
+        params![id, direction.as_str()],
+        from_row,
+    )
+}
+
+/// The one that has not ended; one that has left never does.
+pub fn open_of(db: &Read<'_, CatalogDb>, id: OrganizationId, direction: Direction) -> Result<Option<Transfer>> {
+    db.one(
+        "SELECT id, organization_id, state, peer, peer_key, recipient, identity, slug, archive_sha256, audit_sequence,
+                audit_hash, proof, created_at, suspended
+         FROM transfer WHERE organization_id = ? AND direction = ?
+           AND state IN ('prepared', 'leaving', 'gone', 'arrived', 'cancelling')",
+        params![id, direction.as_str()],
+        from_row,
+    )
+}
+
+/// All that have not ended, for the start of the process.
+pub fn open(db: &Read<'_, CatalogDb>, direction: Direction) -> Result<Vec<Transfer>> {
+    db.all(
+        "SELECT id, organization_id, state, peer, peer_key, recipient, identity, slug, archive_sha256, audit_sequence,
+                audit_hash, proof, created_at, suspended
+         FROM transfer WHERE direction = ? AND state IN ('prepared', 'leaving', 'gone', 'arrived', 'cancelling')",
+        params![direction.as_str()],
+        from_row,
+    )
+}
+
+/// How far each arrival of an organization has come that there ever was. An organization that is `creating` and has
+/// any is not an ordinary one: nothing but a proof makes it active.
+pub fn arrivals_of(db: &Read<'_, CatalogDb>, id: OrganizationId) -> Result<Vec<TransferStage>> {
+    db.all("SELECT state FROM transfer WHERE organization_id = ? AND direction = 'arrival'", params![id], |row| {
+        Ok(TransferStage::parse(&row.get::<_, String>(0)?))
+    })
+}
+
+pub fn insert(db: &Write<'_, CatalogDb>, transfer: &Transfer, direction: Direction) -> Result<()> {
+    db.execute(
+        "INSERT INTO transfer (id, organization_id, direction, state, peer, peer_key, recipient, identity, slug,
+                               created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        params![
+            transfer.id,
+            transfer.organization_id,
+            direction.as_str(),
+            transfer.stage.as_str(),
+            transfer.peer,
+            transfer.peer_key,
+            transfer.recipient,
+            transfer.identity,
+            transfer.slug,
+            transfer.created_at
+        ],
+    )?;
+    Ok(())
+}
+
+/// From one stage to the next; returns false if it is in another one than that.
+pub fn advance(
+    db: &Write<'_, CatalogDb>,
+    (id, direction): (TransferId, Direction),
+    from: TransferStage,
+    to: TransferStage,
+) -> Result<bool> {
+    let set = db.execute(
+        "UPDATE transfer SET state = ?3, ended_at = CASE WHEN ?3 IN ('gone', 'active', 'cancelled') THEN ?4 END
+         WHERE id = ?1 AND state = ?2 AND direction = ?5",
+        params![id, from.as_str(), to.as_str(), db.now(), direction.as_str()],
+    )?;
+    Ok(set > 0)
+}
+
+/// Whom a departure's archive is sealed for. Of another recipient there is no archive yet.
+pub fn set_recipient(db: &Write<'_, CatalogDb>, id: TransferId, recipient: &str) -> Result<()> {
+    db.execute(
+        "UPDATE transfer SET recipient = ?1, archive_sha256 = NULL WHERE id = ?2 AND recipient IS NOT ?1",
+        params![recipient, id],
+    )?;
+    Ok(())
+}
+
+/// Which archive it is about.
+pub fn set_archive(db: &Write<'_, CatalogDb>, id: TransferId, sha256: &str, end: &LogEnd) -> Result<()> {
+    db.execute(
+        "UPDATE transfer SET archive_sha256 = ?2, audit_sequence = ?3, audit_hash = ?4 WHERE id = ?1",
+        params![id, sha256, end.sequence, end.hash],
+    )?;
+    Ok(())
+}
+
+pub fn set_proof(db: &Write<'_, CatalogDb>, id: TransferId, proof: &str) -> Result<()> {
+    db.execute("UPDATE transfer SET proof = ? WHERE id = ?", params![proof, id])?;
+    Ok(())
+}
+
+/// It is here; what opened the archive is of no use any more.
+pub fn received(db: &Write<'_, CatalogDb>, id: TransferId, suspended: bool) -> Result<()> {
+    db.execute("UPDATE transfer SET identity = NULL, suspended = ? WHERE id = ?", params![suspended, id])?;
+    Ok(())
+}
+
+fn from_row(row: &Row<'_>) -> RowResult<Transfer> {
+    let (sequence, hash): (Option<i64>, Option<String>) = (row.get(9)?, row.get(10)?);
+    Ok(Transfer {
+        id: row.get(0)?,
+        organization_id: row.get(1)?,
+        stage: TransferStage::parse(&row.get::<_, String>(2)?),
+        peer: row.get(3)?,
+        peer_key: row.get(4)?,
+        recipient: row.get(5)?,
+        identity: row.get(6)?,
+        slug: row.get(7)?,
+        archive_sha256: row.get(8)?,
+        log_end: sequence.zip(hash).map(|(sequence, hash)| LogEnd { sequence, hash }),
+        proof: row.get(11)?,
+        created_at: row.get(12)?,
+        suspended: row.get(13)?,
+    })
+}

@@ -1,0 +1,171 @@
+//! `backup fetch`: databases straight from the store, for the day on which there is no server and no directory any more.
+//!
+//! A file appears whole or not at all and is never replaced. A whole deployment takes long: what is interrupted says so
+//! in its directory, and the same command goes on there.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::args::{Fetch, Moment};
+use super::output::{rows, table};
+use super::progress::{Progress, Unit};
+use super::{Context, Failure, Outcome, Verdict};
+use crate::app::{UNFINISHED, copies};
+use crate::backup::Source;
+use crate::base::OrganizationId;
+use crate::replica::{self, Target};
+use crate::sqlite::place_file;
+
+/// Straight from the store: for the day on which there is no server and no directory any more.
+pub(super) async fn fetch(context: &Context, fetch: Fetch) -> Outcome {
+    let config = super::config::load(&context.options)?;
+    if config.backup.url.is_empty() {
+        return Err(Failure::new(
+            "backup_not_configured",
+            "No backup is configured: set backup.url, or BULKHEAD_BACKUP_URL.",
+        ));
+    }
+    let store = copies::store(&config.backup).map_err(|error| Failure::of_server(&error))?;
+    let target = target(&fetch.moment)?;
+    let wanted = wanted(&fetch)?;
+    let unfinished = if fetch.whole && !fetch.dry_run { Some(begin(&fetch, &config.backup.url)?) } else { None };
+    let mut done = Vec::new();
+    for source in wanted {
+        let out = if fetch.whole { fetch.to.join(source.path()) } else { fetch.to.clone() };
+        done.push(one(&store, source, target, &out, &fetch).await?);
+    }
+    if let Some(unfinished) = unfinished {
+        let progress = Progress::new("fetched", Unit::Organizations, context.output.json);
+        done.extend(organizations(&store, target, &fetch, progress).await?);
+        fs::remove_file(&unfinished).map_err(|error| unwritable(&unfinished, &error))?;
+    }
+    let answer = json!({ "object": "fetched", "dry_run": fetch.dry_run, "data": done });
+    context.output.answer(&answer, || {
+        let verb = if fetch.dry_run { "Would fetch" } else { "Fetched" };
+        let lines = rows(&answer, &["source", "txid", "as_of", "path"]);
+        let mut text = format!("{verb}:\n{}", table(&["WHAT", "TRANSACTION", "AS OF", "TO"], &lines, "Nothing."));
+        if fetch.whole && fetch.dry_run {
+            text.push_str("And every organization that this catalog names.\n");
+        }
+        text
+    })?;
+    Ok(Verdict::Good)
+}
+
+/// Makes the directory, or finds it as the same command has left it when it was interrupted. What says that it is not
+/// finished is there before anything else, and a server does not start on it.
+fn begin(fetch: &Fetch, url: &str) -> Result<PathBuf, Failure> {
+    let to = &fetch.to;
+    let mark = to.join(UNFINISHED);
+    let what = json!({ "store": url, "at": fetch.moment.at, "txid": fetch.moment.txid });
+    if let Ok(text) = fs::read(&mark) {
+        if serde_json::from_slice::<Value>(&text).ok().as_ref() == Some(&what) {
+            return Ok(mark);
+        }
+        let detail = format!("{} has what another fetch has left when it was interrupted.", to.display());
+        return Err(Failure::new("target_exists", detail).advise("Run that one again, or name another directory."));
+    }
+    // A master key, or the right to the store, may lie there already.
+    let databases = [Source::Keyring.path(), Source::Catalog.path(), "orgs".to_owned()];
+    if let Some(there) = databases.iter().map(|name| to.join(name)).find(|path| path.symlink_metadata().is_ok()) {
+        let detail = format!("{} is there already; a fetch never overwrites anything.", there.display());
+        return Err(Failure::new("target_exists", detail).advise("Name another directory with --to."));
+    }
+    private(to).map_err(|error| unwritable(to, &error))?;
+    place_file(&mark, what.to_string().as_bytes()).map_err(|error| Failure::of_server(&error))?;
+    Ok(mark)
+}
+
+/// A directory that is nobody else's business.
+fn private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().mode(0o700).recursive(true).create(path)
+}
+
+/// Every organization that the catalog of that time names.
+async fn organizations(
+    store: &replica::Store,
+    target: Target,
+    fetch: &Fetch,
+    mut progress: Progress,
+) -> Result<Vec<Value>, Failure> {
+    let catalog = fetch.to.join(Source::Catalog.path());
+    let ids = crate::catalog::ids_in(&catalog).map_err(|error| Failure::of_server(&error))?;
+    let (mut done, total) = (Vec::new(), ids.len() as u64);
+    for (count, id) in ids.iter().enumerate() {
+        progress.at(count as u64, total);
+        // A folder is read without ever waiting, and Ctrl-C is heard where something waits.
+        tokio::task::yield_now().await;
+        let source = Source::Organization(*id);
+        done.push(one(store, source, target, &fetch.to.join(source.path()), fetch).await?);
+    }
+    progress.at(total, total);
+    Ok(done)
+}
+
+async fn one(
+    store: &replica::Store,
+    source: Source,
+    target: Target,
+    out: &Path,
+    fetch: &Fetch,
+) -> Result<Value, Failure> {
+    let what = source.to_string();
+    let told = |error: replica::Error| Failure::new("backup_failed", format!("{what}: {error}."));
+    let replica = store.replica(&source.path()).map_err(told)?;
+    if fetch.dry_run {
+        let mut items = replica.list_all().await.map_err(told)?;
+        if let Target::Time(time) = target {
+            items = replica.date_for(items, time).await.map_err(told)?;
+        }
+        let plan = replica::plan(&items, target).map_err(|error| told(error.into()))?;
+        let last = plan.last().map(|item| item.name.max.to_string());
+        return Ok(json!({ "source": what, "txid": last, "as_of": null, "path": out.display().to_string() }));
+    }
+    // Of the try before: what has its name is whole.
+    if fetch.whole && out.exists() {
+        return Ok(json!({ "source": what, "txid": null, "as_of": null, "path": out.display().to_string() }));
+    }
+    let restored = replica::restore(&replica, target, out).await.map_err(told)?;
+    Ok(json!({
+        "source": what,
+        "txid": restored.txid.to_string(),
+        "as_of": restored.timestamp.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+        "path": out.display().to_string(),
+    }))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::new("unwritable_file", format!("{} cannot be written: {error}.", path.display()))
+}
+
+fn wanted(fetch: &Fetch) -> Result<Vec<Source>, Failure> {
+    if fetch.whole {
+        return Ok(vec![Source::Keyring, Source::Catalog]);
+    }
+    match fetch.what.as_deref() {
+        Some("catalog") => Ok(vec![Source::Catalog]),
+        Some("keyring") => Ok(vec![Source::Keyring]),
+        Some(id) => {
+            let id: OrganizationId = id.parse().map_err(|_| {
+                Failure::usage("name what to fetch: an organization's id (org_…), catalog, keyring, or --whole")
+            })?;
+            Ok(vec![Source::Organization(id)])
+        }
+        None => Err(Failure::usage("name what to fetch: an organization's id (org_…), catalog, keyring, or --whole")),
+    }
+}
+
+fn target(moment: &Moment) -> Result<Target, Failure> {
+    if let Some(at) = &moment.at {
+        let time = chrono::DateTime::parse_from_rfc3339(at)
+            .map_err(|_| Failure::usage("--at takes a time such as 2026-11-22T09:30:00Z"))?;
+        return Ok(Target::Time(time.to_utc()));
+    }
+    match &moment.txid {
+        Some(txid) => txid.parse().map(Target::Txid).map_err(|_| Failure::usage("--txid takes 16 hexadecimal digits")),
+        None => Ok(Target::Latest),
+    }
+}

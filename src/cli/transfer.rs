@@ -1,0 +1,197 @@
+//! `org push` and `org pull`: carrying an organization from one deployment to another. Everything that matters is kept
+//! by the two sides, so the same command again goes on from wherever the last one stopped.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::args::{PullOrg, PushOrg};
+use super::client::{Client, Intent, organization, segment};
+use super::export::{Scratch, unreadable};
+use super::output::{cell, clean, note};
+use super::progress::{Progress, Unit};
+use super::{Context, Failure, Outcome, Verdict};
+use crate::base::Secret;
+
+/// Larger than any file with a key.
+const LONGEST_KEY: u64 = 4 << 10;
+
+pub(super) async fn push(context: &Context, push: PushOrg) -> Outcome {
+    let other = match (&push.to, &push.to_key_file) {
+        (Some(url), Some(file)) => Some((Client::remote(url.as_str(), key_of(file)?)?, origin(url))),
+        _ => None,
+    };
+    context
+        .with_client(Intent::Use, async |client| {
+            let org = &push.org.org;
+            if push.cancel {
+                return cancel(context, client, other.as_ref().map(|(target, _)| target), org).await;
+            }
+            let Some((target, to)) = &other else {
+                return Err(Failure::usage("--to and --to-key-file say where it goes"));
+            };
+            if push.dry_run {
+                return rehearse(context, client, target, org, to).await;
+            }
+            carry(context, client, target, org, to).await
+        })
+        .await
+}
+
+pub(super) async fn pull(context: &Context, pull: PullOrg) -> Outcome {
+    let source = Client::remote(pull.from.as_str(), key_of(&pull.from_key_file)?)?;
+    context
+        .with_client(Intent::Use, async |client| {
+            let org = &pull.org.org;
+            if pull.cancel {
+                return cancel(context, &source, Some(client), org).await;
+            }
+            let here = client.get("/v1/status").await?;
+            carry(context, &source, client, org, &cell(&here, "url")).await
+        })
+        .await
+}
+
+/// The whole of it; each step is taken again without harm.
+async fn carry(context: &Context, source: &Client, target: &Client, org: &str, to: &str) -> Outcome {
+    let say = |text: &str| {
+        if !context.output.json {
+            note(&format!("{text}\n"));
+        }
+    };
+    let departure_path = organization(org, "/departure");
+    let mut departure = source.call(Method::PUT, &departure_path, Some(json!({ "to": to }))).await?;
+    let arrival_path = format!("/v1/arrivals/{}", segment(&cell(&departure, "id")));
+    let announced = json!({
+        "organization_id": departure["organization_id"], "slug": departure["slug"],
+        "external_id": departure["external_id"], "hosts": departure["hosts"], "from": departure["from"],
+        "key": departure["key"],
+    });
+    let mut arrival = match target.call(Method::PUT, &arrival_path, Some(announced)).await {
+        Ok(arrival) => arrival,
+        Err(failure) => {
+            // Nothing has happened here, and nothing shall remain of it.
+            if departure["state"] == "prepared" {
+                source.call(Method::DELETE, &departure_path, None).await?;
+            }
+            return Err(failure);
+        }
+    };
+    if arrival["state"] == "prepared" {
+        say("From here on it takes no writes, until it is served there or this is called off with --cancel.");
+        let body = json!({ "recipient": arrival["recipient"] });
+        departure = source.call(Method::PUT, &format!("{departure_path}/archive"), Some(body)).await?;
+        let folder = Scratch::new()?;
+        let archive = folder.path().join("archive.tar.zst");
+        let progress = Progress::new("fetched", Unit::Bytes, context.output.json);
+        source.download(&format!("{departure_path}/archive"), &archive, progress).await?;
+        let content = format!("{arrival_path}/content?sha256={}", cell(&departure, "archive_sha256"));
+        let progress = Progress::new("sent", Unit::Bytes, context.output.json);
+        arrival = target.upload(&content, &archive, None, progress).await?;
+    }
+    let arrived = json!({ "archive_sha256": arrival["archive_sha256"], "audit": arrival["audit"] });
+    let departure = source.call(Method::PUT, &format!("{departure_path}/completion"), Some(arrived)).await?;
+    say("It has left, and takes no write there any more.");
+    let proof = json!({ "proof": departure["proof"] });
+    let mut active = target.call(Method::PUT, &format!("{arrival_path}/activation"), Some(proof)).await?;
+    let id = cell(&active, "organization_id");
+    let mut without = Vec::new();
+    for host in departure["hosts"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        let path = organization(&id, &format!("/hosts/{}", segment(host)));
+        if let Err(failure) = target.call(Method::PUT, &path, None).await {
+            without.push(json!({ "host": host, "code": failure.code() }));
+        }
+    }
+    active["hosts_left_out"] = without.clone().into();
+    context.output.answer(&active, || {
+        let mut text = format!(
+            "Moved {} to {}: it is served there, and nowhere else.\n\
+             Members sign in again; passwords, keys and the audit log came along.\n\
+             Its file stays here, read by nobody, until: bulkhead org erase {id}\n",
+            clean(org),
+            clean(to)
+        );
+        for host in &without {
+            let (host, code) = (cell(host, "host"), cell(host, "code"));
+            let _ = writeln!(text, "The host {host} could not be added there: {code}");
+        }
+        text
+    })?;
+    Ok(if without.is_empty() { Verdict::Good } else { Verdict::Bad })
+}
+
+/// Agrees upon it with both sides, then calls that off.
+async fn rehearse(context: &Context, source: &Client, target: &Client, org: &str, to: &str) -> Outcome {
+    let path = organization(org, "/departure");
+    let departure = source.call(Method::PUT, &path, Some(json!({ "to": to }))).await?;
+    if departure["state"] != "prepared" {
+        let detail = format!("It is on its way already: {}.", cell(&departure, "state"));
+        return Err(Failure::new("transfer_state", &detail).advise("The same command without --dry-run goes on."));
+    }
+    let arrival_path = format!("/v1/arrivals/{}", segment(&cell(&departure, "id")));
+    let announced = json!({
+        "organization_id": departure["organization_id"], "slug": departure["slug"],
+        "external_id": departure["external_id"], "hosts": departure["hosts"], "from": departure["from"],
+        "key": departure["key"],
+    });
+    let agreed = target.call(Method::PUT, &arrival_path, Some(announced)).await;
+    source.call(Method::DELETE, &path, None).await?;
+    if agreed.is_ok() {
+        target.call(Method::DELETE, &arrival_path, None).await?;
+    }
+    let mut plan = agreed?;
+    plan["dry_run"] = true.into();
+    context.output.answer(&plan, || {
+        format!(
+            "{} would take {} ({}). It takes no writes for as long as its archive is on the way. Nothing was changed.\n",
+            clean(to),
+            clean(org),
+            cell(&plan, "organization_id")
+        )
+    })?;
+    Ok(Verdict::Good)
+}
+
+/// The source first: once it stays, nothing can make the arrival active.
+async fn cancel(context: &Context, source: &Client, target: Option<&Client>, org: &str) -> Outcome {
+    let path = organization(org, "/departure");
+    let departure = source.get(&path).await.ok();
+    source.call(Method::DELETE, &path, None).await?;
+    let arrival = departure.map(|departure| format!("/v1/arrivals/{}", segment(&cell(&departure, "id"))));
+    let cleared = match (target, &arrival) {
+        (Some(target), Some(arrival)) => match target.call(Method::DELETE, arrival, None).await {
+            Ok(_) => true,
+            // It never got to hear of it.
+            Err(failure) if failure.code() == "transfer_not_found" => true,
+            Err(failure) => return Err(failure),
+        },
+        _ => false,
+    };
+    let done = json!({ "ok": true, "arrival": arrival, "arrival_cleared": cleared });
+    context.output.answer(&done, || {
+        let stays = format!("{} stays, and takes writes again.\n", clean(org));
+        match (&arrival, cleared) {
+            (Some(arrival), false) => {
+                format!("{stays}What has arrived there can never be served. It goes with: DELETE {arrival}\n")
+            }
+            _ => stays,
+        }
+    })?;
+    Ok(Verdict::Good)
+}
+
+fn origin(url: &url::Url) -> String {
+    url.as_str().trim_end_matches('/').to_owned()
+}
+
+fn key_of(file: &Path) -> Result<Secret, Failure> {
+    let size = fs::metadata(file).map_err(|error| unreadable(file, &error))?.len();
+    if size > LONGEST_KEY {
+        return Err(Failure::new("unusable_key", format!("{} is too large for an API key.", file.display())));
+    }
+    let text = fs::read_to_string(file).map_err(|error| unreadable(file, &error))?;
+    Ok(Secret::new(text.trim().to_owned()))
+}

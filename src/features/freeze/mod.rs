@@ -1,0 +1,247 @@
+//! Freezing: an organization whose file does not change, for a legal hold, with a signed digest of it.
+//!
+//! It owns the catalog's rows of freezes ([`crate::catalog::freezes`]) and the order of the steps; that nothing is
+//! written is seen to by `tenants` (its gate), for whoever asks. The event of the freeze is the last one of the
+//! organization's own log, so the file itself says that it is frozen, also to a catalog that was made again from the
+//! files. Each step can be taken again: a crash anywhere leaves a file that takes no writes, and the next start
+//! completes what was begun. It leaves alone what is read: sessions and tokens are good as before.
+
+pub mod certificate;
+pub mod http;
+
+use crate::backup::Source;
+use crate::base::{ApiKeyId, Error, OrganizationId, Result, codes};
+use crate::catalog::transfers::{self, Direction};
+use crate::catalog::{Freeze, FreezeStage, erasures, freezes, organizations, placements};
+use crate::crypto::Algorithm;
+use crate::features::DeploymentState;
+use crate::features::audit::{self, Act, Actor, By, Context, Target};
+use crate::features::provisioning::impersonal;
+use crate::features::signing_key::Holder;
+use crate::tenants::{FROZEN, KeptFile, Shut};
+
+use certificate::{Certificate, Found};
+
+/// The event that takes a freeze back.
+const RELEASED: &str = "organization.unfrozen";
+
+/// Freezes an organization, and certifies what its file is then. The same again completes what was interrupted, and
+/// changes nothing otherwise.
+pub async fn freeze(
+    state: &DeploymentState,
+    id: OrganizationId,
+    reason: &str,
+    requested_by: Option<ApiKeyId>,
+    by: &By,
+) -> Result<Freeze> {
+    // Another program would go on writing into it.
+    state.tenants.require_own_files()?;
+    let operator = impersonal(by);
+    state
+        .catalog
+        .write(|db| {
+            organizations::require(db, id)?;
+            if erasures::is_scheduled(db, id)? {
+                return Err(Error::new(&codes::ERASURE_SCHEDULED));
+            }
+            if transfers::open_of(db, id, Direction::Departure)?.is_some() {
+                return Err(Error::new(&codes::TRANSFER_CONFLICT));
+            }
+            if placements::relocation(db, id)?.is_some() {
+                return Err(Error::new(&codes::RELOCATION_RUNNING));
+            }
+            if freezes::begin(db, id, reason, requested_by)? {
+                audit::record(db, &operator, act(FROZEN, id).with("reason", reason))?;
+            }
+            Ok(())
+        })
+        .await?;
+    complete(state, &require(state, id).await?, by).await
+}
+
+/// Releases it. The same again completes what was interrupted.
+pub async fn release(state: &DeploymentState, id: OrganizationId, by: &By) -> Result<()> {
+    let has_begun = state.catalog.write(|db| freezes::begin_release(db, id)).await?;
+    // One that only its own log calls frozen is released as well.
+    if !has_begun && state.tenants.why_shut(id) != Some(Shut::Frozen) {
+        return Err(Error::new(&codes::FREEZE_NOT_FOUND));
+    }
+    end(state, id, by).await
+}
+
+pub async fn find(state: &DeploymentState, id: OrganizationId) -> Result<Option<Freeze>> {
+    state.catalog.read(|db| freezes::get(db, id)).await
+}
+
+async fn require(state: &DeploymentState, id: OrganizationId) -> Result<Freeze> {
+    find(state, id).await?.ok_or_else(|| Error::new(&codes::FREEZE_NOT_FOUND))
+}
+
+/// Before the first request: what is frozen takes no writes, and what was interrupted is completed. A file that cannot
+/// be used keeps the others from nothing.
+pub async fn recover(state: &DeploymentState) -> Result<()> {
+    let all = state.catalog.read(freezes::all).await?;
+    for freeze in &all {
+        state.tenants.shut(freeze.organization_id, Shut::Frozen);
+    }
+    for freeze in all {
+        let id = freeze.organization_id;
+        let done = match freeze.stage {
+            FreezeStage::Frozen => continue,
+            FreezeStage::Freezing => complete(state, &freeze, &By::system()).await.map(drop),
+            FreezeStage::Releasing => end(state, id, &By::system()).await,
+        };
+        match done {
+            Ok(()) => tracing::info!(organization = %id, "completed a freeze, or its release"),
+            Err(error) => tracing::error!(organization = %id, ?error, "it takes no writes, and was not certified"),
+        }
+    }
+    Ok(())
+}
+
+/// Closes the file to writers, writes the last event, certifies.
+async fn complete(state: &DeploymentState, freeze: &Freeze, by: &By) -> Result<Freeze> {
+    let id = freeze.organization_id;
+    if freeze.stage == FreezeStage::Releasing {
+        return Err(Error::new(&codes::FREEZE_NOT_FOUND).detail("This organization is being released."));
+    }
+    state.tenants.shut(id, Shut::Frozen);
+    if freeze.stage == FreezeStage::Frozen {
+        return Ok(freeze.clone());
+    }
+    let txid = {
+        let held = state.tenants.hold_still(id).await?;
+        // Released meanwhile: nothing would ever take this event back.
+        match find(state, id).await? {
+            Some(now) if now.stage == FreezeStage::Freezing => {}
+            // Somebody else has completed it.
+            Some(now) if now.stage == FreezeStage::Frozen => return Ok(now),
+            now => {
+                if now.is_none() && state.tenants.why_shut(id) == Some(Shut::Frozen) {
+                    state.tenants.reopen(id);
+                }
+                return Err(Error::new(&codes::FREEZE_NOT_FOUND).detail("This organization was released meanwhile."));
+            }
+        }
+        if held.read(audit::newest_action)?.as_deref() != Some(FROZEN) {
+            let act = act(FROZEN, id).with("reason", freeze.reason.as_str());
+            held.write(|db| audit::record(db, &author(freeze, by), act))?;
+        }
+        drop(held);
+        shipped(state, id).await
+    };
+    let signer = signer(state).await?;
+    let held = state.tenants.hold_still(id).await?;
+    let (file, head) = (held.digest()?, held.read(audit::head)?);
+    drop(held);
+    let issuer = state.tenant.address.origin();
+    state
+        .catalog
+        .write(|db| {
+            let found = Found { file, head: head.into(), txid, at: db.now() };
+            let text = certificate::write(freeze, found, issuer, &signer)?;
+            freezes::certify(db, id, &text, &signer.jwk().to_string()).map(drop)
+        })
+        .await?;
+    require(state, id).await
+}
+
+/// Whoever asked for it; after a crash nobody asks any more, and it is known whose key it was.
+fn author(freeze: &Freeze, by: &By) -> By {
+    let asked = freeze.requested_by.filter(|_| by.actor.r#type == "system");
+    asked.map_or_else(
+        || by.clone(),
+        |key| By {
+            actor: Actor { r#type: "operator".to_owned(), id: Some(key.to_string()), name: None },
+            context: Context::default(),
+            request_id: by.request_id.clone(),
+        },
+    )
+}
+
+/// The transaction at which the replica has all of it. A store that does not answer keeps nobody from freezing.
+async fn shipped(state: &DeploymentState, id: OrganizationId) -> Option<String> {
+    let backups = state.backups.as_ref()?;
+    let source = Source::Organization(id);
+    if let Err(error) = backups.ship_now(source).await {
+        tracing::warn!(organization = %id, ?error, "a frozen file has not arrived in the backup yet");
+        return None;
+    }
+    backups.progress(source).and_then(|progress| progress.txid).map(|txid| txid.to_string())
+}
+
+/// Writes the event that takes it back, then forgets the freeze, then lets writers in.
+async fn end(state: &DeploymentState, id: OrganizationId, by: &By) -> Result<()> {
+    let operator = impersonal(by);
+    // Held to the end: whoever opens it before writers are let in might get a copy of it.
+    let held = state.tenants.hold_still(id).await?;
+    if held.read(audit::newest_action)?.as_deref() == Some(FROZEN) {
+        held.write(|db| audit::record(db, by, act(RELEASED, id)))?;
+    }
+    state
+        .catalog
+        .write(|db| {
+            freezes::end_release(db, id)?;
+            audit::record(db, &operator, act(RELEASED, id)).map(drop)
+        })
+        .await?;
+    state.tenants.reopen(id);
+    drop(held);
+    Ok(())
+}
+
+/// What the file is now, beside what the certificate says.
+pub struct Comparison {
+    pub now: Found,
+    pub certified: Certificate,
+}
+
+impl Comparison {
+    /// Whether not one bit is different.
+    #[must_use]
+    pub fn is_identical(&self) -> bool {
+        self.now.file.sha256 == self.certified.file.sha256
+            && self.now.file.bytes == self.certified.file.bytes
+            && self.now.head == self.certified.audit_head
+    }
+}
+
+/// Reads the file again and compares it with its certificate.
+pub async fn compare(state: &DeploymentState, id: OrganizationId) -> Result<Comparison> {
+    let freeze = require(state, id).await?;
+    let certified = freeze.certificate.as_deref().zip(freeze.certificate_key.as_deref()).and_then(|(text, key)| {
+        let key: serde_json::Value = serde_json::from_str(key).ok()?;
+        certificate::verify(text, &key)
+    });
+    let certified = certified.ok_or_else(|| {
+        Error::new(&codes::FREEZE_NOT_FOUND)
+            .detail("It takes no writes, and has not been certified yet: freeze it again.")
+    })?;
+    let held = state.tenants.hold_still(id).await?;
+    let now =
+        Found { file: held.digest()?, head: held.read(audit::head)?.into(), txid: None, at: state.tenant.clock.now() };
+    Ok(Comparison { now, certified })
+}
+
+/// A copy of the frozen file at a path where nothing is.
+pub async fn copy(state: &DeploymentState, id: OrganizationId, to: &std::path::Path) -> Result<KeptFile> {
+    let freeze = require(state, id).await?;
+    if freeze.stage != FreezeStage::Frozen {
+        return Err(Error::new(&codes::FREEZE_NOT_FOUND).detail("It has not been certified yet: freeze it again."));
+    }
+    let held = state.tenants.hold_still(id).await?;
+    let found = held.digest()?;
+    held.copy_to(to)?;
+    Ok(found)
+}
+
+async fn signer(state: &DeploymentState) -> Result<crate::crypto::SigningKey> {
+    let holder = Holder::Deployment(&state.tenant.deployment_keys);
+    let keys = holder.keys_for(&[Algorithm::ES256], &state.tenant.key_stock).await?;
+    let signer = keys.signer(Algorithm::ES256, state.tenant.clock.now()).cloned();
+    signer.ok_or_else(|| Error::internal("the deployment has no key that signs by ES256"))
+}
+
+fn act(action: &'static str, id: OrganizationId) -> Act {
+    Act::new(action).on(Target::new("organization", id))
+}

@@ -1,0 +1,304 @@
+//! The side that an organization leaves.
+
+use super::proof::Proof;
+use super::{act, signer, signer_by};
+use crate::base::{Error, OrganizationId, Result, TransferId, codes};
+use crate::catalog::transfers::{self, Direction, LogEnd, Transfer, TransferStage};
+use crate::catalog::{State, erasures, freezes, organizations, placements};
+use crate::crypto::{Algorithm, envelope, random};
+use crate::features::DeploymentState;
+use crate::features::audit::{self, By};
+use crate::features::export;
+use crate::features::provisioning::impersonal;
+use crate::features::signing_key::Holder;
+use crate::tenants::{DEPARTED, DEPARTING, Shut, last_word};
+
+const DEPARTURE: Direction = Direction::Departure;
+/// The event that takes a departure back.
+const STAYING: &str = "organization.departure_cancelled";
+
+/// The departure of an organization that has not ended; one that has left keeps it for good.
+pub async fn find(state: &DeploymentState, id: OrganizationId) -> Result<Option<Transfer>> {
+    state.catalog.read(|db| transfers::open_of(db, id, DEPARTURE)).await
+}
+
+pub async fn require(state: &DeploymentState, id: OrganizationId) -> Result<Transfer> {
+    find(state, id).await?.ok_or_else(|| Error::new(&codes::TRANSFER_NOT_FOUND))
+}
+
+/// Agrees upon a departure; nothing is different yet. The same again gives the same one.
+pub async fn prepare(state: &DeploymentState, id: OrganizationId, to: &str, by: &By) -> Result<Transfer> {
+    if to == state.tenant.address.origin() {
+        return Err(Error::new(&codes::TRANSFER_CONFLICT).detail("This is the deployment that it is at already."));
+    }
+    // The other side would make a plain file of it.
+    if state.tenants.is_encrypted(id).await? {
+        return Err(Error::new(&codes::ENCRYPTED_NOT_TRANSFERRED));
+    }
+    let operator = impersonal(by);
+    let transfer: TransferId = random::id(state.tenant.clock.now());
+    let key = signer(state).await?.jwk().to_string();
+    state
+        .catalog
+        .write(|db| {
+            if let Some(open) = transfers::open_of(db, id, DEPARTURE)? {
+                // Whoever has prepared another one decides about it first.
+                return if open.peer == to { Ok(open) } else { Err(Error::new(&codes::TRANSFER_CONFLICT)) };
+            }
+            let entry = organizations::require(db, id)?;
+            require_still(db, id)?;
+            let made = Transfer {
+                id: transfer,
+                organization_id: id,
+                stage: TransferStage::Prepared,
+                peer: to.to_owned(),
+                peer_key: Some(key),
+                recipient: None,
+                identity: None,
+                slug: entry.slug,
+                suspended: entry.state == State::Suspended,
+                archive_sha256: None,
+                log_end: None,
+                proof: None,
+                created_at: db.now(),
+            };
+            transfers::insert(db, &made, DEPARTURE)?;
+            let act = act("organization.departure_prepared", id).with("transfer", transfer.to_string());
+            audit::record(db, &operator, act.with("to", to))?;
+            Ok(made)
+        })
+        .await
+}
+
+/// What must not be going on beside it.
+fn require_still(db: &crate::sqlite::Read<'_, crate::sqlite::CatalogDb>, id: OrganizationId) -> Result<()> {
+    if erasures::is_scheduled(db, id)? {
+        return Err(Error::new(&codes::ERASURE_SCHEDULED));
+    }
+    if freezes::get(db, id)?.is_some() {
+        return Err(Error::new(&codes::ORGANIZATION_FROZEN));
+    }
+    if placements::relocation(db, id)?.is_some() {
+        return Err(Error::new(&codes::RELOCATION_RUNNING));
+    }
+    Ok(())
+}
+
+/// Closes the file to writers and makes the archive. The same again gives the same archive, or for another recipient
+/// another one. What has left already is as it was.
+pub async fn leave(state: &DeploymentState, id: OrganizationId, recipient: &str, by: &By) -> Result<Transfer> {
+    if !envelope::is_recipient(recipient) {
+        let error = Error::new(&codes::VALIDATION_FAILED);
+        return Err(error.field("recipient", "invalid", "This is no age recipient."));
+    }
+    let transfer = require(state, id).await?;
+    if transfer.stage == TransferStage::Gone {
+        note_departed(state, &transfer, by).await?;
+        return Ok(transfer);
+    }
+    let route = state.directory.by_id(id).await?;
+    // Before the gate closes: a first key would have to be written.
+    let key = {
+        let tenant = state.tenants.open(&route).await?;
+        let keys = Holder::Organization(&tenant).keys_for(&[Algorithm::ES256], &state.tenant.key_stock).await?;
+        keys.signer(Algorithm::ES256, state.tenant.clock.now()).cloned()
+    };
+    let key = key.ok_or_else(|| Error::internal("the organization has no key to sign with"))?;
+    let operator = impersonal(by);
+    state
+        .catalog
+        .write(|db| {
+            let open = transfers::open_of(db, id, DEPARTURE)?.filter(|open| open.id == transfer.id);
+            match open.map(|open| open.stage) {
+                Some(TransferStage::Prepared) => {
+                    require_still(db, id)?;
+                    transfers::advance(db, (transfer.id, DEPARTURE), TransferStage::Prepared, TransferStage::Leaving)?;
+                    let act = act(DEPARTING, id).with("transfer", transfer.id.to_string());
+                    audit::record(db, &operator, act)?;
+                }
+                Some(TransferStage::Leaving) => {}
+                _ => return Err(Error::new(&codes::TRANSFER_STATE)),
+            }
+            transfers::set_recipient(db, transfer.id, recipient)
+        })
+        .await?;
+    if state.tenants.why_shut(id).is_none() {
+        state.tenants.shut(id, Shut::Leaving);
+    }
+    {
+        // Who is in the middle of a write has ended it when the file can be held.
+        let held = state.tenants.hold_still(id).await?;
+        // Called off meanwhile: nothing would ever take this event back.
+        let now = find(state, id).await?;
+        if !now.as_ref().is_some_and(|now| now.id == transfer.id && now.stage == TransferStage::Leaving) {
+            let is_over = now.is_none_or(|now| now.stage == TransferStage::Prepared);
+            if is_over && state.tenants.why_shut(id) == Some(Shut::Leaving) {
+                state.tenants.reopen(id);
+            }
+            return Err(Error::new(&codes::TRANSFER_STATE));
+        }
+        state.tenants.shut(id, Shut::Leaving);
+        if held.read(audit::newest_action)?.as_deref() != Some(DEPARTING) {
+            let act = act(DEPARTING, id).with("transfer", transfer.id.to_string()).with("to", transfer.peer.clone());
+            held.write(|db| audit::record(db, by, act))?;
+        }
+    }
+    let transfer = require(state, id).await?;
+    let (shelf, name) = (&state.tenant.exports, transfer.id.to_string());
+    if transfer.archive_sha256.is_some() && shelf.transfer(&name).exists() {
+        return Ok(transfer);
+    }
+    let tenant = state.tenants.open(&route).await?;
+    let end = tenant.read(audit::head).await?;
+    let (_, sha256) = export::for_transfer(shelf, &tenant, &key, recipient.to_owned(), &name).await?;
+    state
+        .catalog
+        .write(|db| {
+            let open = transfers::open_of(db, id, DEPARTURE)?;
+            // It may have been called off, or somebody else was faster with another recipient.
+            let is_same = |open: &Transfer| {
+                open.id == transfer.id
+                    && open.stage == TransferStage::Leaving
+                    && open.recipient.as_deref() == Some(recipient)
+            };
+            if !open.as_ref().is_some_and(is_same) {
+                return Err(Error::new(&codes::TRANSFER_STATE));
+            }
+            transfers::set_archive(db, transfer.id, &sha256, &LogEnd { sequence: end.0, hash: end.1 })
+        })
+        .await?;
+    require(state, id).await
+}
+
+/// Where the archive lies.
+pub async fn archive(state: &DeploymentState, id: OrganizationId) -> Result<std::path::PathBuf> {
+    let transfer = require(state, id).await?;
+    let path = state.tenant.exports.transfer(&transfer.id.to_string());
+    match transfer.archive_sha256 {
+        Some(_) if path.exists() => Ok(path),
+        _ => {
+            Err(Error::new(&codes::TRANSFER_STATE).detail("There is no archive of this transfer; have it made again."))
+        }
+    }
+}
+
+/// The point of no return, in one transaction: what has arrived there is what was sent, so it has left. The same again
+/// gives the same proof.
+pub async fn complete(
+    state: &DeploymentState,
+    id: OrganizationId,
+    archive_sha256: &str,
+    end: &LogEnd,
+    by: &By,
+) -> Result<Transfer> {
+    let key = require(state, id).await?.peer_key.unwrap_or_default();
+    let signer = signer_by(state, &key).await?;
+    let operator = impersonal(by);
+    let gone = state
+        .catalog
+        .write(|db| {
+            let open = transfers::open_of(db, id, DEPARTURE)?;
+            let open = open.ok_or_else(|| Error::new(&codes::TRANSFER_NOT_FOUND))?;
+            let is_same = open.archive_sha256.as_deref() == Some(archive_sha256) && open.log_end.as_ref() == Some(end);
+            match open.stage {
+                TransferStage::Leaving | TransferStage::Gone if !is_same => Err(Error::new(&codes::TRANSFER_MISMATCH)),
+                TransferStage::Gone => Ok(open),
+                TransferStage::Leaving => {
+                    transfers::advance(db, (open.id, DEPARTURE), TransferStage::Leaving, TransferStage::Gone)?;
+                    let proof = Proof::new(open.id, id, archive_sha256, end).sign(&signer)?;
+                    transfers::set_proof(db, open.id, &proof)?;
+                    let act = act(DEPARTED, id).with("transfer", open.id.to_string());
+                    audit::record(db, &operator, act.with("to", open.peer.clone()))?;
+                    transfers::open_of(db, id, DEPARTURE)?.ok_or_else(|| Error::new(&codes::TRANSFER_NOT_FOUND))
+                }
+                _ => Err(Error::new(&codes::TRANSFER_STATE)),
+            }
+        })
+        .await?;
+    state.tenants.shut(id, Shut::Moved { to: gone.peer.clone() });
+    note_departed(state, &gone, by).await?;
+    state.tenants.let_go(id);
+    state.directory.forget(id);
+    // It is there; what was on the way is of no use to anybody.
+    tokio::task::block_in_place(|| state.tenant.exports.forget_transfer(&gone.id.to_string()));
+    Ok(gone)
+}
+
+/// The last event of the file that stays behind, written before anybody is shown the proof: a catalog of before, taken
+/// from a backup, cannot let writers in again.
+async fn note_departed(state: &DeploymentState, gone: &Transfer, by: &By) -> Result<()> {
+    let id = gone.organization_id;
+    let held = state.tenants.hold_still(id).await?;
+    if held.read(audit::newest_action)?.as_deref() == Some(DEPARTING) {
+        let act = act(DEPARTED, id).with("transfer", gone.id.to_string()).with("to", gone.peer.clone());
+        held.write(|db| audit::record(db, by, act))?;
+    }
+    Ok(())
+}
+
+/// Calls it off, as long as it has not left: from here on no proof of this transfer can come to be.
+pub async fn cancel(state: &DeploymentState, id: OrganizationId, by: &By) -> Result<()> {
+    let operator = impersonal(by);
+    let cancelled = state
+        .catalog
+        .write(|db| {
+            let Some(open) = transfers::open_of(db, id, DEPARTURE)? else { return Ok(None) };
+            match open.stage {
+                TransferStage::Prepared | TransferStage::Leaving => {
+                    transfers::advance(db, (open.id, DEPARTURE), open.stage, TransferStage::Cancelling)?;
+                    let act = act(STAYING, id).with("transfer", open.id.to_string());
+                    audit::record(db, &operator, act)?;
+                }
+                TransferStage::Cancelling => {}
+                _ => {
+                    let detail = "It has left; the other deployment is the one that has it.";
+                    return Err(Error::new(&codes::TRANSFER_STATE).detail(detail));
+                }
+            }
+            Ok(Some(open.id))
+        })
+        .await?;
+    // One that only its own log calls leaving stays as well: its catalog was lost on the way.
+    if cancelled.is_none() && state.tenants.why_shut(id) != Some(Shut::Leaving) {
+        return Err(Error::new(&codes::TRANSFER_NOT_FOUND));
+    }
+    stay(state, id, cancelled, by).await
+}
+
+/// Takes the last event back, then lets writers in.
+async fn stay(state: &DeploymentState, id: OrganizationId, transfer: Option<TransferId>, by: &By) -> Result<()> {
+    // Held to the end: whoever opens it before writers are let in might get a copy of it.
+    let held = state.tenants.hold_still(id).await?;
+    match held.read(audit::newest_action)?.as_deref() {
+        Some(DEPARTING) => held.write(|db| audit::record(db, by, act(STAYING, id)).map(drop))?,
+        // It has arrived here and waits for its proof, or has left by a catalog that is not there any more.
+        action if last_word(action).is_some() => return Err(Error::new(&codes::TRANSFER_STATE)),
+        _ => {}
+    }
+    if let Some(transfer) = transfer {
+        tokio::task::block_in_place(|| state.tenant.exports.forget_transfer(&transfer.to_string()));
+        let (from, to) = (TransferStage::Cancelling, TransferStage::Cancelled);
+        state.catalog.write(|db| transfers::advance(db, (transfer, DEPARTURE), from, to).map(drop)).await?;
+    }
+    state.tenants.reopen(id);
+    drop(held);
+    Ok(())
+}
+
+pub(super) async fn recover(state: &DeploymentState) -> Result<()> {
+    for transfer in state.catalog.read(|db| transfers::open(db, DEPARTURE)).await? {
+        let id = transfer.organization_id;
+        match transfer.stage {
+            TransferStage::Leaving => state.tenants.shut(id, Shut::Leaving),
+            TransferStage::Gone => state.tenants.shut(id, Shut::Moved { to: transfer.peer }),
+            TransferStage::Cancelling => {
+                state.tenants.shut(id, Shut::Leaving);
+                if let Err(error) = stay(state, id, Some(transfer.id), &By::system()).await {
+                    tracing::error!(organization = %id, ?error, "a departure that was called off is not cleared up");
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,288 @@
+//! The operations on organizations that come from another deployment.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::super::arrival::{self, Announced};
+use super::{address, head_of};
+use crate::base::{Error, ExternalId, HostName, OrganizationId, Result, Slug, Timestamp, TransferId, codes};
+use crate::catalog::transfers::{Transfer, TransferStage};
+use crate::crypto::hash;
+use crate::features::DeploymentState;
+use crate::features::audit::http::by_caller;
+use crate::features::export::format::AuditHead;
+use crate::features::import::http::save;
+use crate::features::import::receive;
+use crate::web::access::{Operator, scope};
+use crate::web::failure::{Answer, Problem};
+use crate::web::schema::object;
+use crate::web::{Json, Path, Query, RequestInfo, reply};
+
+object!(pub ArrivalObject = "arrival");
+
+pub(super) fn deployment_api() -> OpenApiRouter<DeploymentState> {
+    OpenApiRouter::new()
+        .routes(routes!(put_arrival, get_arrival, delete_arrival))
+        .routes(routes!(upload_arrival))
+        .routes(routes!(activate_arrival))
+}
+
+/// An organization that comes from another deployment.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = Arrival)]
+struct ArrivalBody {
+    #[schema(inline)]
+    object: ArrivalObject,
+    id: TransferId,
+    organization_id: OrganizationId,
+    slug: Slug,
+    /// `prepared`: it may be sent. `arrived`: it is here, and nobody is led to it. `active`: it is served here.
+    state: &'static str,
+    from: String,
+    /// Whom the archive is to be sealed for (age).
+    recipient: Option<String>,
+    /// Of the archive that has arrived, in hexadecimal.
+    archive_sha256: Option<String>,
+    /// The end of the audit log in it.
+    #[schema(inline)]
+    audit: Option<AuditHead>,
+    created_at: Timestamp,
+}
+
+impl From<Transfer> for ArrivalBody {
+    fn from(transfer: Transfer) -> Self {
+        Self {
+            object: ArrivalObject,
+            id: transfer.id,
+            organization_id: transfer.organization_id,
+            slug: transfer.slug,
+            state: transfer.stage.as_str(),
+            from: transfer.peer,
+            recipient: transfer.recipient,
+            archive_sha256: transfer.archive_sha256,
+            audit: transfer.log_end.map(head_of),
+            created_at: transfer.created_at,
+        }
+    }
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+struct ArrivalPath {
+    /// The id of the transfer.
+    transfer: String,
+}
+
+impl ArrivalPath {
+    fn id(&self) -> Result<TransferId> {
+        self.transfer.parse().map_err(|_| Error::new(&codes::TRANSFER_NOT_FOUND))
+    }
+}
+
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct PutArrival {
+    organization_id: OrganizationId,
+    #[schema(min_length = 2, max_length = 63)]
+    slug: String,
+    #[serde(default)]
+    #[schema(max_length = 128)]
+    external_id: Option<String>,
+    /// Custom hosts that it has; none of them may lead elsewhere here.
+    #[serde(default)]
+    #[schema(max_items = 1000)]
+    hosts: Vec<String>,
+    /// The address of the deployment that it comes from.
+    #[schema(min_length = 1, max_length = 500)]
+    from: String,
+    /// `key` of the departure.
+    #[schema(value_type = Object)]
+    key: Value,
+}
+
+impl PutArrival {
+    fn check(self, transfer: TransferId) -> Result<Announced> {
+        let invalid =
+            |field: &'static str| Error::new(&codes::VALIDATION_FAILED).field(field, "invalid", "This cannot be used.");
+        let slug = Slug::parse(&self.slug).ok_or_else(|| invalid("slug"))?;
+        let external_id = self.external_id.map(|text| ExternalId::parse(&text).ok_or_else(|| invalid("external_id")));
+        let hosts = self.hosts.iter().map(|host| HostName::parse(host).ok_or_else(|| invalid("hosts")));
+        let hosts = hosts.collect::<Result<Vec<_>>>()?;
+        if hosts.len() > 1000 || !self.key.is_object() || !self.key["kid"].is_string() {
+            return Err(invalid("key"));
+        }
+        Ok(Announced {
+            transfer,
+            organization: self.organization_id,
+            slug,
+            external_id: external_id.transpose()?,
+            hosts,
+            from: address("from", &self.from)?,
+            key: self.key.to_string(),
+        })
+    }
+}
+
+/// Prepare an arrival
+///
+/// Refused if its id, slug, external id or a host is not free here; then nothing has happened on either side. Makes a
+/// key for this one transfer. The same again gives the same arrival. Only for operators.
+#[utoipa::path(
+    put, path = "/v1/arrivals/{transfer}", tag = "Moving",
+    security(("api_key" = ["organizations:write"])),
+    params(ArrivalPath),
+    responses(
+        (status = 200, description = "The arrival", body = ArrivalBody),
+        (status = 409, description = "`organization_exists`, `organization_erased`, `slug_taken`, `external_id_taken`, \
+         `host_taken` or `transfer_conflict`", body = Problem, content_type = "application/problem+json"),
+    ),
+)]
+async fn put_arrival(
+    State(state): State<DeploymentState>,
+    caller: Operator<scope::OrganizationsWrite>,
+    info: RequestInfo,
+    Path(path): Path<ArrivalPath>,
+    Json(body): Json<PutArrival>,
+) -> Answer {
+    let announced = body.check(path.id()?)?;
+    let transfer = arrival::prepare(&state, announced, &by_caller(&info, &caller)).await?;
+    Ok(reply::json(200, &ArrivalBody::from(transfer)))
+}
+
+/// Get an arrival
+///
+/// Only for operators.
+#[utoipa::path(
+    get, path = "/v1/arrivals/{transfer}", tag = "Moving",
+    security(("api_key" = ["organizations:read"])),
+    params(ArrivalPath),
+    responses((status = 200, description = "The arrival", body = ArrivalBody)),
+)]
+async fn get_arrival(
+    State(state): State<DeploymentState>,
+    _caller: Operator<scope::OrganizationsRead>,
+    Path(path): Path<ArrivalPath>,
+) -> Answer {
+    Ok(reply::json(200, &ArrivalBody::from(arrival::require(&state, path.id()?).await?)))
+}
+
+/// Throw an arrival away
+///
+/// As long as it is not active. Call the departure off first: if that cannot be done any more, the organization has
+/// left, and this arrival is to be activated. Only for operators.
+#[utoipa::path(
+    delete, path = "/v1/arrivals/{transfer}", tag = "Moving",
+    security(("api_key" = ["organizations:write"])),
+    params(ArrivalPath),
+    responses(
+        (status = 204, description = "Nothing of it is here"),
+        (status = 409, description = "`transfer_state`: it is active", body = Problem,
+         content_type = "application/problem+json"),
+    ),
+)]
+async fn delete_arrival(
+    State(state): State<DeploymentState>,
+    caller: Operator<scope::OrganizationsWrite>,
+    info: RequestInfo,
+    Path(path): Path<ArrivalPath>,
+) -> Answer {
+    arrival::cancel(&state, path.id()?, &by_caller(&info, &caller)).await?;
+    Ok(reply::no_content())
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct UploadQuery {
+    /// Of the archive as it was sent, in hexadecimal.
+    #[param(pattern = "^[0-9a-f]{64}$")]
+    sha256: String,
+}
+
+/// Receive an arrival
+///
+/// The body is the archive of the departure. It is checked like any import; then the organization is here, and nobody
+/// is led to it. The same again changes nothing. Only for operators.
+#[utoipa::path(
+    post, path = "/v1/arrivals/{transfer}/content", tag = "Moving",
+    security(("api_key" = ["organizations:write"])),
+    params(ArrivalPath, UploadQuery),
+    request_body(content = inline(String), content_type = "application/octet-stream"),
+    responses(
+        (status = 200, description = "It has arrived", body = ArrivalBody),
+        (status = 409, description = "`transfer_mismatch` or `transfer_state`", body = Problem,
+         content_type = "application/problem+json"),
+    ),
+)]
+async fn upload_arrival(
+    State(state): State<DeploymentState>,
+    caller: Operator<scope::OrganizationsWrite>,
+    info: RequestInfo,
+    headers: HeaderMap,
+    Path(path): Path<ArrivalPath>,
+    Query(query): Query<UploadQuery>,
+    body: Body,
+) -> Answer {
+    let id = path.id()?;
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    if !matches!(content_type, "application/octet-stream" | "application/zstd") {
+        let detail = "Send the archive as a body of type application/octet-stream.";
+        return Err(Error::new(&codes::UNSUPPORTED_MEDIA_TYPE).detail(detail).into());
+    }
+    // Before anything is received.
+    let known = arrival::require(&state, id).await?;
+    if known.stage == TransferStage::Arrived || known.stage == TransferStage::Active {
+        return Ok(reply::json(200, &ArrivalBody::from(known)));
+    }
+    let upload = receive(&state)?;
+    save(body, &upload.archive(), state.imports.largest_upload()).await?;
+    let path = upload.archive();
+    let digest = tokio::task::block_in_place(|| std::fs::File::open(&path).and_then(hash::sha256_of));
+    let (digest, _) = digest.map_err(|error| Error::internal("an upload cannot be read").source(error))?;
+    let sha256 = hex::encode(digest);
+    if sha256 != query.sha256 {
+        let detail = "The archive that has arrived is not the one that was sent.";
+        return Err(Error::new(&codes::TRANSFER_MISMATCH).detail(detail).into());
+    }
+    let transfer = arrival::receive(&state, id, upload, sha256, &by_caller(&info, &caller)).await?;
+    Ok(reply::json(200, &ArrivalBody::from(transfer)))
+}
+
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ActivateArrival {
+    /// `proof` of the departure.
+    #[schema(max_length = 16384)]
+    proof: String,
+}
+
+/// Activate an arrival
+///
+/// Takes the proof that the organization has left the deployment that it comes from; from here on it is served here.
+/// The same again changes nothing. Only for operators.
+#[utoipa::path(
+    put, path = "/v1/arrivals/{transfer}/activation", tag = "Moving",
+    security(("api_key" = ["organizations:write"])),
+    params(ArrivalPath),
+    responses(
+        (status = 200, description = "It is served here", body = ArrivalBody),
+        (status = 409, description = "`transfer_state`", body = Problem, content_type = "application/problem+json"),
+        (status = 422, description = "`transfer_proof_invalid`", body = Problem,
+         content_type = "application/problem+json"),
+    ),
+)]
+async fn activate_arrival(
+    State(state): State<DeploymentState>,
+    caller: Operator<scope::OrganizationsWrite>,
+    info: RequestInfo,
+    Path(path): Path<ArrivalPath>,
+    Json(body): Json<ActivateArrival>,
+) -> Answer {
+    let transfer = arrival::activate(&state, path.id()?, &body.proof, &by_caller(&info, &caller)).await?;
+    Ok(reply::json(200, &ArrivalBody::from(transfer)))
+}

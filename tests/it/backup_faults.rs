@@ -1,0 +1,187 @@
+//! A disk that fails while a backup runs: nothing is lost, nobody waits, it is told, and it recovers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::process::{Deployment, Operator, Server, until};
+
+/// Stands between the program and its C library. Files in a directory say what fails.
+const SHIM: &str = r#"
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int fails(const char *fault, int fd, const char *part) {
+    char text[4096], link[64];
+    const char *directory = getenv("FAULTS");
+    if (!directory) return 0;
+    snprintf(text, sizeof text, "%s/%s", directory, fault);
+    if (access(text, F_OK) != 0) return 0;
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, text, sizeof text - 1);
+    if (length <= 0) return 0;
+    text[length] = 0;
+    return strstr(text, part) != NULL;
+}
+
+ssize_t write(int fd, const void *bytes, size_t count) {
+    static ssize_t (*next)(int, const void *, size_t);
+    if (!next) next = dlsym(RTLD_NEXT, "write");
+    if (fails("full", fd, "/replica/")) {
+        // Some of it fits, as on a real disk.
+        if (count > 512) return next(fd, bytes, 512);
+        errno = ENOSPC;
+        return -1;
+    }
+    return next(fd, bytes, count);
+}
+
+ssize_t read(int fd, void *bytes, size_t count) {
+    static ssize_t (*next)(int, void *, size_t);
+    if (!next) next = dlsym(RTLD_NEXT, "read");
+    // SQLite reads with pread: this one is the backup's.
+    if (fails("unreadable", fd, "db.sqlite-wal")) { errno = EIO; return -1; }
+    return next(fd, bytes, count);
+}
+"#;
+
+struct Faults(PathBuf);
+
+impl Faults {
+    fn begin(&self, fault: &str) {
+        fs::write(self.0.join(fault), "").unwrap();
+    }
+
+    fn end(&self, fault: &str) {
+        fs::remove_file(self.0.join(fault)).unwrap();
+    }
+}
+
+/// Nothing where no compiler is, or another C library.
+fn deployment() -> Option<(Deployment, PathBuf, Faults)> {
+    if !cfg!(all(target_os = "linux", target_env = "gnu")) {
+        println!("left out: the shim is for Linux and its C library");
+        return None;
+    }
+    let deployment = Deployment::new();
+    let directory = deployment.directory.path().to_owned();
+    let (source, library) = (directory.join("shim.c"), directory.join("shim.so"));
+    fs::write(&source, SHIM).unwrap();
+    let compiled = Command::new("cc").args(["-shared", "-fPIC", "-o"]).args([&library, &source]).arg("-ldl").output();
+    let compiled = compiled.expect("cc, which scripts/setup installs");
+    assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
+    let faults = directory.join("faults");
+    fs::create_dir(&faults).unwrap();
+    let replica = directory.join("replica");
+    let deployment = deployment
+        .with("BACKUP_URL", format!("file://{}", replica.display()))
+        .with("BACKUP_DELAY_MILLISECONDS", 20)
+        .with("BACKUP_CONFIRM_SECONDS", 2)
+        .with_variable("LD_PRELOAD", library.display())
+        .with_variable("FAULTS", faults.display());
+    Some((deployment, replica, Faults(faults)))
+}
+
+fn progress(server: &Server, key: &str, organization: &str) -> Value {
+    let answer = Operator::new(server, key).get(&format!("/v1/organizations/{organization}/backup")).unwrap();
+    if answer.status == 200 { answer.json()["progress"].clone() } else { Value::Null }
+}
+
+/// On a connection of its own: one that rests is closed.
+fn rename(server: &Server, key: &str, organization: &str, name: &str) -> u16 {
+    Operator::new(server, key)
+        .call("PATCH", &format!("/v1/organizations/{organization}"), &json!({ "name": name }))
+        .unwrap()
+        .status
+}
+
+/// The name that the newest state at the store has.
+fn name_at_the_store(deployment: &Deployment, organization: &str) -> Option<String> {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("db.sqlite");
+    let fetched = deployment.run(&["backup", "fetch", organization, "--to", out.to_str().unwrap()]);
+    fetched.status.success().then(|| {
+        let connection = rusqlite::Connection::open(&out).unwrap();
+        connection.query_row("SELECT name FROM organization", [], |row| row.get(0)).unwrap()
+    })
+}
+
+fn is_clean(replica: &Path) -> bool {
+    crate::replica::support::files_below(replica).iter().all(|path| path.extension().is_none_or(|end| end != "tmp"))
+}
+
+#[test]
+fn a_full_store_and_a_wal_that_cannot_be_read() {
+    let Some((deployment, replica, faults)) = deployment() else { return };
+    let key = deployment.operator_key();
+    let server = deployment.serve();
+    let mut operator = Operator::new(&server, &key);
+    let (id, other) = (operator.organization("acme"), operator.organization("globex"));
+    until("it is shipped", || operator.get("/v1/backup").unwrap().json()["waiting"] == 0);
+    for (fault, said) in [("full", "No space left"), ("unreadable", "could not be captured")] {
+        faults.begin(fault);
+        for n in 0..10 {
+            assert_eq!(rename(&server, &key, &id, &format!("{fault} {n}")), 200, "{fault}");
+        }
+        until("the fault is told", || {
+            let told = progress(&server, &key, &id);
+            told["last_error"].as_str().is_some_and(|error| error.contains(said)) && told["behind_since"].is_string()
+        });
+        assert!(is_clean(&replica), "{fault}: half a file was left");
+        // Whoever waits for the store is told that it has not come.
+        let path = format!("/v1/organizations/{other}");
+        let mut operator = Operator::new(&server, &key);
+        let refused = operator.call("PATCH", &path, &json!({ "replication": "object" })).unwrap();
+        assert_eq!((refused.status, refused.code().as_str()), (503, "write_not_replicated"), "{fault}");
+        assert_eq!(operator.call("PATCH", &path, &json!({ "replication": "local" })).unwrap().status, 200);
+        faults.end(fault);
+        until("it recovers", || {
+            name_at_the_store(&deployment, &id).as_deref() == Some(&format!("{fault} 9"))
+                && progress(&server, &key, &id)["last_error"].is_null()
+        });
+    }
+    server.stop();
+}
+
+#[test]
+fn a_torn_file_at_the_store_is_made_up_for() {
+    let Some((deployment, replica, _)) = deployment() else { return };
+    let key = deployment.operator_key();
+    let server = deployment.serve();
+    let mut operator = Operator::new(&server, &key);
+    let id = operator.organization("acme");
+    for n in 0..3 {
+        assert_eq!(rename(&server, &key, &id, &format!("Name {n}")), 200);
+        until("it is shipped", || name_at_the_store(&deployment, &id).as_deref() == Some(&format!("Name {n}")));
+    }
+    server.stop();
+    let copy = replica.join(deployment.file(&id).strip_prefix(deployment.data_dir()).unwrap());
+    let mut files = crate::replica::support::files_below(&copy.join("ltx/0"));
+    files.sort();
+    let torn = files.last().unwrap().clone();
+    let bytes = fs::read(&torn).unwrap();
+    fs::write(&torn, &bytes[..bytes.len() - 40]).unwrap();
+    // Never a wrong database, and never an older one without a word.
+    assert_eq!(name_at_the_store(&deployment, &id), None);
+
+    let server = deployment.serve();
+    assert_eq!(rename(&server, &key, &id, "After"), 200);
+    until("a whole one follows", || name_at_the_store(&deployment, &id).as_deref() == Some("After"));
+    let told = progress(&server, &key, &id);
+    assert!(told["damaged"].as_str().is_some_and(|why| why.contains("is damaged")), "{told}");
+    let txid = &torn.file_name().unwrap().to_str().unwrap()[..16];
+    let mut operator = Operator::new(&server, &key);
+    let lost = operator.post(&format!("/v1/organizations/{id}/restorations"), &json!({ "txid": txid })).unwrap();
+    assert_eq!((lost.status, lost.code().as_str()), (409, "backup_damaged"), "{}", lost.text());
+    let before = format!("{:016x}", u64::from_str_radix(txid, 16).unwrap() - 1);
+    let had = operator.post(&format!("/v1/organizations/{id}/restorations"), &json!({ "txid": before })).unwrap();
+    assert_eq!(had.status, 200, "{}", had.text());
+    server.stop();
+}

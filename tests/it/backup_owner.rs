@@ -1,0 +1,161 @@
+//! Two servers and one store: one of them owns it, and the other one cannot do it harm.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::process::{Deployment, Operator, Server, until};
+
+/// Settings of a store that both are given.
+type Settings = [(&'static str, String)];
+
+fn with(mut deployment: Deployment, settings: &Settings) -> Deployment {
+    for (name, value) in settings {
+        deployment = deployment.with(name, value);
+    }
+    deployment
+}
+
+fn state(operator: &mut Operator) -> Value {
+    operator.get("/v1/backup").unwrap().json()
+}
+
+fn rename(operator: &mut Operator, organization: &str, name: &str) -> (u16, String) {
+    let path = format!("/v1/organizations/{organization}");
+    let answer = operator.call("PATCH", &path, &json!({ "name": name })).unwrap();
+    (answer.status, if answer.status == 200 { String::new() } else { answer.code() })
+}
+
+/// Everything that a start says when it is refused.
+fn refusal(deployment: &Deployment) -> String {
+    let refused = deployment.run(&["serve"]);
+    assert!(!refused.status.success());
+    String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned()
+}
+
+fn two_servers(settings: &Settings) {
+    let first = with(Deployment::new(), settings);
+    let key = first.operator_key();
+    let server = first.serve();
+    let mut operator = Operator::new(&server, &key);
+    let id = operator.organization("acme");
+    let path = format!("/v1/organizations/{id}");
+    let set = operator.call("PATCH", &path, &json!({ "replication": "object" })).unwrap();
+    assert_eq!(set.status, 200, "{}", set.text());
+
+    // Another one with the same settings is told whose it is, and what to do.
+    let second = with(Deployment::new(), settings);
+    let said = refusal(&second);
+    assert!(said.contains("belongs to another deployment") && said.contains(&first.url()), "{said}");
+    assert!(said.contains("bulkhead backup adopt"), "{said}");
+    let command = second.run(&["org", "list"]);
+    assert!(!command.status.success(), "a command works with the store of another deployment");
+    assert_eq!(rename(&mut operator, &id, "Still ours").0, 200);
+    // A restart is no other deployment, and neither is a command on the stopped one's directory.
+    server.stop();
+    assert_eq!(first.json(&["org", "list"])["data"].as_array().unwrap().len(), 1);
+    let server = first.serve();
+    let mut operator = Operator::new(&server, &key);
+    assert_eq!(rename(&mut operator, &id, "And again").0, 200);
+
+    let asked = second.json(&["backup", "adopt", "--dry-run"]);
+    assert_eq!((&asked["before"]["epoch"], &asked["after"]), (&json!(1), &Value::Null), "{asked}");
+    assert_eq!(rename(&mut operator, &id, "Nothing was taken").0, 200);
+    let adopted = second.json(&["backup", "adopt"]);
+    assert_eq!((&adopted["before"]["epoch"], &adopted["after"]["epoch"]), (&json!(1), &json!(2)), "{adopted}");
+    // From that moment on the first one acknowledges nothing that would be lost, and says why.
+    assert_eq!(rename(&mut operator, &id, "Too late"), (503, "write_not_replicated".to_owned()));
+    let told = state(&mut operator)["superseded"].as_str().unwrap().to_owned();
+    assert!(told.contains("epoch 2") && told.contains(&second.url()), "{told}");
+    assert_eq!(operator.get(&path).unwrap().status, 200);
+    let second_key = second.operator_key();
+    let successor = second.serve();
+    let mut theirs = Operator::new(&successor, &second_key);
+    let other = theirs.organization("globex");
+    until("the successor ships", || state(&mut theirs)["waiting"] == 0);
+    let set = theirs.call("PATCH", &format!("/v1/organizations/{other}"), &json!({ "replication": "object" })).unwrap();
+    assert_eq!(set.status, 200, "{}", set.text());
+    assert_eq!(state(&mut theirs)["superseded"], Value::Null);
+    server.stop();
+    assert!(refusal(&first).contains("belongs to another deployment"));
+    assert_eq!(rename(&mut theirs, &other, "Unharmed").0, 200);
+    successor.stop();
+}
+
+#[test]
+fn a_folder_has_one_deployment() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", directory.path().join("replica").display());
+    two_servers(&[
+        ("BACKUP_URL", url),
+        ("BACKUP_DELAY_MILLISECONDS", "20".into()),
+        ("BACKUP_CONFIRM_SECONDS", "3".into()),
+    ]);
+}
+
+#[test]
+fn a_bucket_has_one_deployment() {
+    let site = crate::replica::support::Site::moto();
+    two_servers(&[
+        ("BACKUP_URL", "s3://backups/fleet".into()),
+        ("BACKUP_ENDPOINT", site.settings.endpoint.clone().unwrap()),
+        ("BACKUP_ACCESS_KEY_ID", "id".into()),
+        ("BACKUP_SECRET_ACCESS_KEY", "secret".into()),
+        ("BACKUP_FORCE_PATH_STYLE", "true".into()),
+        ("BACKUP_ALLOW_HTTP", "true".into()),
+        ("BACKUP_DELAY_MILLISECONDS", "20".into()),
+        ("BACKUP_CONFIRM_SECONDS", "3".into()),
+    ]);
+}
+
+/// The files of one level, in order.
+fn level(copy: &Path, level: u8) -> Vec<PathBuf> {
+    let entries = fs::read_dir(copy.join("ltx").join(level.to_string())).into_iter().flatten();
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_file_that_is_not_ours_is_never_replaced() {
+    let deployment = Deployment::new();
+    let replica = deployment.directory.path().join("replica");
+    let url = format!("file://{}", replica.display());
+    let deployment = deployment.with("BACKUP_URL", url).with("BACKUP_DELAY_MILLISECONDS", 20);
+    let key = deployment.operator_key();
+    let server: Server = deployment.serve();
+    let mut operator = Operator::new(&server, &key);
+    let (id, other) = (operator.organization("acme"), operator.organization("globex"));
+    until("it is shipped", || state(&mut operator)["waiting"] == 0);
+    let copy_of = |id: &str| replica.join(deployment.file(id).strip_prefix(deployment.data_dir()).unwrap());
+    let copy = copy_of(&id);
+    until("it has arrived", || !level(&copy, 0).is_empty());
+    // A worker may still hold what it has taken.
+    sleep(Duration::from_secs(1));
+    // What a second server on a copy of this directory would have put there.
+    let next = level(&copy, 0).len() + 1;
+    let theirs = copy.join("ltx/0").join(format!("{next:016x}-{next:016x}.ltx"));
+    fs::write(&theirs, "theirs").unwrap();
+    assert_eq!(rename(&mut operator, &id, "Ours").0, 200);
+    let backup = format!("/v1/organizations/{id}/backup");
+    until("it is told", || operator.get(&backup).unwrap().json()["progress"]["stopped"].is_string());
+    assert_eq!(fs::read(&theirs).unwrap(), b"theirs");
+    assert_eq!(rename(&mut operator, &id, "Ours still").0, 200);
+    assert_eq!(rename(&mut operator, &other, "Another").0, 200);
+    let copies = level(&copy_of(&other), 0).len();
+    assert_eq!(rename(&mut operator, &other, "Another again").0, 200);
+    until("others go on", || level(&copy_of(&other), 0).len() > copies);
+    assert_eq!(level(&copy, 0).last(), Some(&theirs), "something was shipped beside another server");
+    server.stop();
+    // A restart looks at what is there, and goes on behind it with a whole file.
+    let server = deployment.serve();
+    let mut operator = Operator::new(&server, &key);
+    assert_eq!(rename(&mut operator, &id, "Ours again").0, 200);
+    until("it goes on", || level(&copy, 0).last() != Some(&theirs));
+    assert_eq!(fs::read(&theirs).unwrap(), b"theirs");
+    assert!(operator.get(&backup).unwrap().json()["progress"]["damaged"].is_string());
+    server.stop();
+}

@@ -1,0 +1,201 @@
+//! Copies of what is not written to any more: old ones go on time, the newest state stays.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use bulkhead::backup::{Source, Target, Txid};
+use bulkhead::base::OrganizationId;
+use serde_json::json;
+
+use crate::process::{Deployment, Operator};
+use crate::world::World;
+
+fn files(copy: &Path) -> BTreeMap<u8, Vec<String>> {
+    let mut found = BTreeMap::new();
+    for level in 0..=9 {
+        let entries = fs::read_dir(copy.join("ltx").join(level.to_string())).into_iter().flatten().flatten();
+        let mut names: Vec<String> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+        names.retain(|name| Path::new(name).extension().is_some_and(|ends| ends == "ltx"));
+        names.sort();
+        if !names.is_empty() {
+            found.insert(level, names);
+        }
+    }
+    found
+}
+
+async fn until(what: &str, done: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done().await {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn shipped(world: &World) {
+    until("it is shipped", async || {
+        let state = world.local_operator("GET", "/v1/backup", None).await.expect(200).json();
+        state["waiting"] == 0 && state["catalog"]["behind_since"].is_null()
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organization_at_rest_loses_its_old_copies_and_not_its_state() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = directory.path().join("replica");
+    let url = format!("file://{}", replica.display());
+    let mut world = World::with(&[
+        ("BULKHEAD_BACKUP_URL", &url),
+        ("BULKHEAD_BACKUP_DELAY_MILLISECONDS", "10"),
+        ("BULKHEAD_BACKUP_SNAPSHOT_HOURS", "24"),
+        ("BULKHEAD_BACKUP_RETENTION_HOURS", "48"),
+    ])
+    .await;
+    let id: OrganizationId = world.organization("acme").await.parse().unwrap();
+    let copy: PathBuf = replica.join(Source::Organization(id).path());
+    let rename = async |world: &World, name: &str| {
+        let done = world.operator().patch("/v1/organizations/acme", &json!({ "name": name })).await;
+        done.expect(200);
+        shipped(world).await;
+    };
+    let hours = |n: u64| Duration::from_secs(n * 3600);
+    for n in 0..3 {
+        rename(&world, &format!("First {n}")).await;
+        world.clock.advance(hours(1));
+    }
+    let snapshots = |copy: &Path| files(copy).remove(&9).unwrap_or_default();
+    world.clock.advance(hours(28));
+    until("the newest state becomes a snapshot", async || {
+        let (newest, last) = (files(&copy).remove(&0).unwrap(), snapshots(&copy));
+        last.last().is_some_and(|last| last[16..] == newest.last().unwrap()[16..])
+    })
+    .await;
+    // What was merged has gone already, but for the newest.
+    until("level 0 is short", async || files(&copy)[&0].len() == 1).await;
+    let first = snapshots(&copy).pop().unwrap();
+    rename(&world, "Second").await;
+    // Not even a restart forgets what is due.
+    world.while_stopped(|_| ()).await;
+    world.clock.advance(hours(28));
+    until("another snapshot", async || snapshots(&copy).last().is_some_and(|last| *last > first)).await;
+    // The older one is the beginning of the window for as long as the newer one is younger than that.
+    assert!(snapshots(&copy).contains(&first));
+    world.clock.advance(hours(49));
+    until("the old one expires", async || !snapshots(&copy).contains(&first)).await;
+    // What was shipped once more after the restart has a snapshot of its own.
+    world.clock.advance(hours(49));
+    until("one snapshot is left", async || snapshots(&copy).len() == 1 && files(&copy)[&0].len() == 1).await;
+    let last = files(&copy);
+    // Ever after, nothing more: the newest state stays.
+    world.clock.advance(hours(24 * 300));
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(files(&copy), last);
+    let out = directory.path().join("restored.sqlite");
+    let backups = world.app().state().backups.clone().unwrap();
+    backups.restore(Source::Organization(id), Target::Latest, &out).await.unwrap();
+    let restored = rusqlite::Connection::open(out).unwrap();
+    let name: String = restored.query_row("SELECT name FROM organization", [], |row| row.get(0)).unwrap();
+    assert_eq!(name, "Second");
+}
+
+/// What was provisioned and is not used lies in the store as what was shipped and as a snapshot, and not once a level.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_copy_is_not_written_once_a_level() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = directory.path().join("replica");
+    let url = format!("file://{}", replica.display());
+    let settings = [("BULKHEAD_BACKUP_URL", url.as_str()), ("BULKHEAD_BACKUP_DELAY_MILLISECONDS", "10")];
+    let world = World::with(&settings).await;
+    let id: OrganizationId = world.organization("acme").await.parse().unwrap();
+    shipped(&world).await;
+    let source = Source::Organization(id);
+    let copy = replica.join(source.path());
+    let backups = world.app().state().backups.clone().unwrap();
+    backups.destroy(source).await.unwrap();
+    backups.ship_now(source).await.unwrap();
+    let counts = |copy: &Path| files(copy).iter().map(|(level, files)| (*level, files.len())).collect::<Vec<_>>();
+    assert_eq!(counts(&copy), [(0, 1)]);
+    let day = Duration::from_secs(28 * 3600);
+    world.clock.advance(day);
+    let journal = world.data_dir().join("backup-due.log");
+    until("it is looked at, and never again", async || {
+        let text = fs::read_to_string(&journal).unwrap();
+        text.lines().rfind(|line| line.ends_with(&id.to_string())) == Some(&format!("0 {id}"))
+    })
+    .await;
+    assert_eq!(counts(&copy), [(0, 1), (9, 1)]);
+    // Used later, it can still be had back as it was all that time.
+    world.operator().patch("/v1/organizations/acme", &json!({ "name": "Second" })).await.expect(200);
+    shipped(&world).await;
+    world.clock.advance(day);
+    until("another snapshot", async || files(&copy)[&9].len() == 2).await;
+    for (number, (target, wanted)) in
+        [(Target::Latest, "Second"), (Target::Txid(Txid(1)), "acme")].into_iter().enumerate()
+    {
+        let out = directory.path().join(format!("restored-{number}.sqlite"));
+        backups.restore(source, target, &out).await.unwrap();
+        let restored = rusqlite::Connection::open(out).unwrap();
+        let name: String = restored.query_row("SELECT name FROM organization", [], |row| row.get(0)).unwrap();
+        assert_eq!(name.to_lowercase(), wanted.to_lowercase());
+    }
+}
+
+#[test]
+fn a_start_without_a_backup_forgets_nothing() {
+    let deployment = Deployment::new();
+    let replica = deployment.directory.path().join("replica");
+    let url = format!("file://{}", replica.display());
+    let deployment = deployment.with("BACKUP_URL", &url).with("BACKUP_DELAY_MILLISECONDS", 20);
+    let key = deployment.operator_key();
+    let server = deployment.serve();
+    let mut operator = Operator::new(&server, &key);
+    let (id, other) = (operator.organization("acme"), operator.organization("globex"));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !server.log().contains("the store of the backup has everything") {
+        assert!(Instant::now() < deadline, "{}", server.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    server.stop();
+    let copy_of = |id: &str| replica.join(deployment.file(id).strip_prefix(deployment.data_dir()).unwrap());
+    let before = files(&copy_of(&other));
+    // A command of somebody who left the settings out, and a server without them.
+    let bare = |args: &[&str]| {
+        let mut command = deployment.command(args);
+        command.env("BULKHEAD_BACKUP_URL", "").output().unwrap()
+    };
+    assert!(bare(&["org", "list"]).status.success());
+    let suspended = bare(&["org", "suspend", "acme", "--reason", "while nobody ships"]);
+    assert!(suspended.status.success(), "{suspended:?}");
+    let made = bare(&["org", "create", "--name", "Made meanwhile", "--slug", "initech"]);
+    assert!(made.status.success(), "{made:?}");
+    let log = server_log(&deployment);
+    let server = deployment.serve();
+    let mut operator = Operator::new(&server, &key);
+    let initech = operator.get("/v1/organizations/initech").unwrap().json()["id"].as_str().unwrap().to_owned();
+    let state_of = |id: &str| {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("db.sqlite");
+        let fetched = deployment.run(&["backup", "fetch", id, "--to", out.to_str().unwrap()]);
+        fetched.status.success().then(|| {
+            let connection = rusqlite::Connection::open(&out).unwrap();
+            connection.query_row("SELECT state FROM organization", [], |row| row.get::<_, String>(0)).unwrap()
+        })
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while state_of(&id).as_deref() != Some("suspended") || state_of(&initech).as_deref() != Some("active") {
+        assert!(Instant::now() < deadline, "what was written in between is not at the store");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    let said = server.log()[log.len()..].to_owned();
+    assert!(!said.contains("everything is shipped once"), "{said}");
+    assert_eq!(files(&copy_of(&other)).get(&0), before.get(&0), "what was not written to was shipped again");
+    server.stop();
+}
+
+fn server_log(deployment: &Deployment) -> String {
+    fs::read_to_string(deployment.directory.path().join("server.log")).unwrap_or_default()
+}
