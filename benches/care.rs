@@ -50,12 +50,18 @@ impl Large {
     fn serve(&self) -> Server {
         let server = self.deployment.serve();
         let (mark, started) = (self.deployment.data_dir().join("backup.json"), Instant::now());
-        while !mark.exists() {
+        while !has_everything(&mark) {
             assert!(started.elapsed() < Duration::from_secs(120), "the first copy takes too long");
             thread::sleep(Duration::from_millis(20));
         }
         server
     }
+}
+
+/// Whether the store has everything, as the server notes it in its data directory.
+pub fn has_everything(mark: &Path) -> bool {
+    let noted = fs::read(mark).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    noted.is_some_and(|noted| noted["complete"] == true)
 }
 
 fn slug(n: usize) -> String {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bulkhead::ltx::Decoder;
 
 use crate::Bench;
+use crate::care::has_everything;
 use crate::fleet::{Fleet, Template};
 use crate::meter::{Line, calm, cpu_of, descriptors_of, idle_cpu_of, median, memory_of, mib, percent, quantile, show};
 use crate::process::Server;
@@ -71,7 +72,7 @@ pub fn idle(bench: &mut Bench) -> Vec<Line> {
 fn shipped(fleet: &Fleet, server: &Server) -> bool {
     let (mark, started) = (fleet.deployment().data_dir().join("backup.json"), Instant::now());
     let mut told = Instant::now();
-    while !mark.exists() {
+    while !has_everything(&mark) {
         if started.elapsed() > PATIENCE {
             return false;
         }

@@ -25,7 +25,6 @@ pub fn migration(bench: &mut Bench) -> Vec<Line> {
     let fleet = Fleet::make(count, &older);
     let by_hand = copies(&fleet, count / 2);
     let server = fleet.deployment().serve();
-    let mut operator = Operator::new(&server, &fleet.operator_key);
     let mut client = server.client();
     // They are opened, and so they are migrated, before anything is measured.
     let live: Vec<Vec<u8>> = (0..LIVE).map(|n| fleet.check(count - 1 - n)).collect();
@@ -36,11 +35,12 @@ pub fn migration(bench: &mut Bench) -> Vec<Line> {
     let mut raw = vec![migrate_by_hand(first)];
     // Half of them with nobody there, against the same by hand.
     let began = Instant::now();
-    let migrated = sweep(&server, &mut operator, Some(50.0), || {});
+    let migrated = sweep(&server, &fleet.operator_key, Some(50.0), || {});
     let ours = migrated as f64 / began.elapsed().as_secs_f64();
     raw.push(migrate_by_hand(second));
     let raw = raw.iter().sum::<f64>() / raw.len() as f64;
-    // The other half while somebody asks.
+    // The other half while somebody asks. The server has closed a connection that was silent for so long.
+    let mut client = server.client();
     let mut take = |times: &mut Vec<Duration>, n: usize| {
         thread::sleep(Duration::from_millis(1));
         let started = Instant::now();
@@ -50,7 +50,7 @@ pub fn migration(bench: &mut Bench) -> Vec<Line> {
     let (mut idle, mut busy) = (Vec::new(), Vec::new());
     (0..bench.amount(2000, 50)).for_each(|n| take(&mut idle, n));
     let mut n = 0;
-    sweep(&server, &mut operator, None, || {
+    sweep(&server, &fleet.operator_key, None, || {
         (0..20).for_each(|_| take(&mut busy, n));
         n += 1;
     });
@@ -102,7 +102,8 @@ fn migrate_by_hand(files: &[PathBuf]) -> f64 {
 }
 
 /// Migrates a share of those that are left, doing something else meanwhile; how many there were.
-fn sweep(server: &Server, operator: &mut Operator, share: Option<f64>, mut meanwhile: impl FnMut()) -> u64 {
+fn sweep(server: &Server, key: &str, share: Option<f64>, mut meanwhile: impl FnMut()) -> u64 {
+    let mut operator = Operator::new(server, key);
     let begun = operator.post("/v1/fleet/migrations", &json!({ "canary_percent": share })).unwrap();
     assert_eq!(begun.status, 202, "{}", begun.text());
     let path = format!("/v1/fleet/migrations/{}", begun.json()["id"].as_str().unwrap());
