@@ -10,7 +10,9 @@ use serde::Serialize;
 use super::MIGRATIONS;
 use super::organizations::Entry;
 use crate::base::{Error, OrganizationId, Result, Slug, Timestamp};
-use crate::sqlite::{Aside, CatalogDb, Read, Salvaged, Write, build, bytes_of_new, params, sync_directory};
+use crate::sqlite::{
+    Aside, CatalogDb, Read, Salvaged, Write, beside, build, bytes_of_new, params, remove_wal, sync_directory,
+};
 
 const FILE: &str = "catalog.sqlite";
 const NEW: &str = "catalog.rebuilt";
@@ -94,9 +96,8 @@ pub fn build_beside(
 ) -> Result<Rebuilt> {
     let path = directory.join(NEW);
     // What an earlier try has left would be taken for this file's own.
-    for suffix in ["", "-wal", "-shm"] {
-        remove(&beside(&path, suffix))?;
-    }
+    remove(&path)?;
+    remove_beside(&path)?;
     let template = bytes_of_new::<CatalogDb>(directory, MIGRATIONS)?;
     let (conflicts, copied) = build::<CatalogDb, _>(&path, &template, now, |db| {
         let mut conflicts = Vec::new();
@@ -148,12 +149,8 @@ impl Rebuilt {
             sync_directory(directory)?;
         }
         // A WAL that is not its own would be taken for the new file's, also where there is nothing but that.
-        for suffix in ["-wal", "-shm"] {
-            remove(&beside(&old, suffix))?;
-        }
-        for suffix in ["-wal", "-shm"] {
-            remove(&beside(&self.path, suffix))?;
-        }
+        remove_beside(&old)?;
+        remove_beside(&self.path)?;
         fs::rename(&self.path, &old).map_err(io)?;
         sync_directory(directory)?;
         Ok(had_one.then_some(kept))
@@ -237,10 +234,9 @@ fn erased(db: &Read<'_, CatalogDb>, into: &mut HashSet<OrganizationId>) -> Resul
     })
 }
 
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
+fn remove_beside(path: &Path) -> Result<()> {
+    remove_wal(path)
+        .map_err(|error| Error::internal(format!("cannot remove the WAL of {}", path.display())).source(error))
 }
 
 fn remove(path: &Path) -> Result<()> {

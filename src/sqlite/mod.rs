@@ -39,7 +39,7 @@ pub use rusqlite::types::Value;
 pub use rusqlite::{Row, params};
 pub use salvage::Salvaged;
 pub use snapshot::Private;
-pub use still::{Still, has_unread, mark_unread, unfolded};
+pub use still::{Still, beside, has_unread, mark_unread, remove_wal, unfolded};
 pub use untrusted::{Flaw, Untrusted};
 pub use values::unfit;
 

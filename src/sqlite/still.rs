@@ -84,16 +84,32 @@ impl Still<'_> {
 
 /// The WAL of a file.
 pub(super) fn wal_of(path: &Path) -> PathBuf {
-    let mut wal = path.to_owned().into_os_string();
-    wal.push("-wal");
-    wal.into()
+    beside(path, "-wal")
+}
+
+/// What stands beside a file under its name and a suffix.
+#[must_use]
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Removes the WAL and its index, of a file that nobody has open: another one in its place would take them for its
+/// own.
+pub fn remove_wal(path: &Path) -> std::io::Result<()> {
+    let remove = |suffix| match std::fs::remove_file(beside(path, suffix)) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    };
+    // Both, also where one cannot be.
+    let outcomes = ["-wal", "-shm"].map(remove);
+    outcomes.into_iter().collect()
 }
 
 /// Beside a file whose WAL was folded unread: what was shipped of it so far is no beginning for what comes.
 pub(super) fn unread_mark(path: &Path) -> PathBuf {
-    let mut mark = path.to_owned().into_os_string();
-    mark.push("-unread");
-    mark.into()
+    beside(path, "-unread")
 }
 
 /// Sets that mark, so that it is found after a crash.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::open_files::{Tenants, check_stamp};
 use crate::base::{OrganizationId, Result};
-use crate::sqlite::{Backup, Database, Opening, Read, TenantDb, Write};
+use crate::sqlite::{Backup, Database, Opening, Read, TenantDb, Write, remove_wal};
 
 impl Tenants {
     /// Reads a private copy, such as one that came out of a backup. It is brought to today's schema first, and
@@ -32,11 +32,7 @@ impl Tenants {
         database.settle();
         drop(database);
         // Folded, so there is nothing in them.
-        for suffix in ["-wal", "-shm"] {
-            let mut beside = copy.to_owned().into_os_string();
-            beside.push(suffix);
-            let _ = std::fs::remove_file(beside);
-        }
+        let _ = remove_wal(copy);
         Ok(value)
     }
 

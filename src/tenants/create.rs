@@ -8,9 +8,10 @@ use std::fs;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
+use super::hold::failed;
 use super::open_files::Tenants;
 use super::path;
-use crate::base::{Error, OrganizationId, Result, codes};
+use crate::base::{OrganizationId, Result};
 use crate::catalog::Claim;
 use crate::crypto::Sealer;
 use crate::keyring::OrganizationKeys;
@@ -118,8 +119,4 @@ pub(super) fn make_shard<'a>(root: &'a Path, place: &'a Path) -> Result<Vec<&'a 
     };
     fs::create_dir_all(shard).map_err(|error| failed("cannot make", shard, error))?;
     Ok(changed)
-}
-
-fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {
-    Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(format!("{what} {}", path.display())).source(error)
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::open_files::Tenants;
 use crate::base::{Error, OrganizationId, Result, codes};
+use crate::sqlite::{Read, TenantDb};
 
 /// Why a file takes no writes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,6 +53,11 @@ pub fn last_word(action: Option<&str>) -> Option<Shut> {
         Some(DEPARTED) => Some(Shut::Moved { to: "another deployment".to_owned() }),
         _ => None,
     }
+}
+
+/// The newest event of a file's log.
+pub(super) fn newest_event(db: &Read<'_, TenantDb>) -> Result<Option<String>> {
+    db.one("SELECT action FROM audit_event ORDER BY sequence DESC LIMIT 1", [], |row| row.get(0))
 }
 
 /// Which files are shut; cheap to clone. Hardly ever one is, so the common case asks one flag.

@@ -18,7 +18,7 @@ use super::path;
 use crate::base::{Error, OrganizationId, Result, codes};
 use crate::crypto::hash;
 use crate::keyring::WrappedKey;
-use crate::sqlite::{Aside, Database, Opening, Read, TenantDb, Unlocked, Write, sync_directory, unfolded};
+use crate::sqlite::{Aside, Database, Opening, Read, TenantDb, Unlocked, Write, remove_wal, sync_directory, unfolded};
 
 /// How long those who work with the file may go on.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -232,15 +232,7 @@ impl Held {
                     .retry_after(COME_BACK));
             }
             // Both are made anew by whoever opens it next.
-            for suffix in ["-wal", "-shm"] {
-                match fs::remove_file(beside(&file, suffix)) {
-                    Err(error) if error.kind() != ErrorKind::NotFound => {
-                        return Err(failed("cannot remove the WAL of", &file, error));
-                    }
-                    _ => {}
-                }
-            }
-            Ok(())
+            remove_wal(&file).map_err(|error| failed("cannot remove the WAL of", &file, error))
         })
     }
 
@@ -322,12 +314,6 @@ impl Drop for Held {
             self.tenants.0.let_go.notify_waiters();
         }
     }
-}
-
-fn beside(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 /// The files below a directory, by their names inside it, in order; none if there is no directory.

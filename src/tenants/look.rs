@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
+use super::gate::newest_event;
 use super::open_files::Tenants;
 use super::path;
 use crate::base::{Error, OrganizationId, Result, Slug, Timestamp, codes};
-use crate::sqlite::{Aside, Examination, Read, TenantDb};
+use crate::sqlite::{Aside, Examination, Read, TenantDb, unfolded};
 
 /// What an organization's file says of the names that lead to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,10 +120,7 @@ impl Tenants {
     pub fn bytes(&self, id: OrganizationId) -> Option<u64> {
         let file = path::file(&self.root_of(id), id);
         // Looking at sizes opens nothing, so it takes no lock from anybody.
-        let size = fs::metadata(&file).ok()?.len();
-        let mut wal = file.into_os_string();
-        wal.push("-wal");
-        Some(size + fs::metadata(wal).map_or(0, |wal| wal.len()))
+        Some(fs::metadata(&file).ok()?.len() + unfolded(&file).unwrap_or(0))
     }
 }
 
@@ -185,8 +183,7 @@ fn names(db: &Read<'_, TenantDb>, version: i64) -> Result<Names> {
     let mut names = found.ok_or_else(|| {
         Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(format!("{FOREIGN} belongs to no organization"))
     })?;
-    names.newest_event =
-        db.one("SELECT action FROM audit_event ORDER BY sequence DESC LIMIT 1", [], |row| row.get(0))?;
+    names.newest_event = newest_event(db)?;
     if version >= FORMER_NAMES_SINCE {
         let former: Option<String> = db.one("SELECT former_names FROM organization", [], |row| row.get(0))?;
         names.former_names = former.and_then(|json| serde_json::from_str(&json).ok()).unwrap_or_default();

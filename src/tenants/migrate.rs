@@ -4,13 +4,16 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::gate::last_word;
-use super::hold;
+use super::gate::{last_word, newest_event};
+use super::hold::{self, failed};
 use super::open_files::{Tenants, check_stamp};
 use super::{MIGRATIONS, path};
 use crate::base::{Error, OrganizationId, Result, codes};
 use crate::crypto::background;
-use crate::sqlite::{Aside, Backup, Database, Opening, TenantDb, copy_file, kept_before, mark_unread, sync_directory};
+use crate::sqlite::{
+    Aside, Backup, Database, Opening, TenantDb, copy_file, kept_before, mark_unread, remove_wal, sync_directory,
+    unfolded,
+};
 
 impl Tenants {
     /// The schema that this process knows, oldest step first.
@@ -100,13 +103,8 @@ impl Tenants {
         if self.why_shut(id).is_some() || says_version(file) == Some(self.schema_version()) {
             return;
         }
-        let said = Aside::<TenantDb>::open(file, self.0.clock.now()).and_then(|aside| {
-            aside.read(|db| {
-                db.one("SELECT action FROM audit_event ORDER BY sequence DESC LIMIT 1", [], |row| row.get(0))
-            })
-        });
-        let said: Option<String> = said.ok().flatten();
-        if let Some(shut) = last_word(said.as_deref()) {
+        let said = Aside::<TenantDb>::open(file, self.0.clock.now()).and_then(|aside| aside.read(newest_event));
+        if let Some(shut) = last_word(said.ok().flatten().as_deref()) {
             tracing::warn!(organization = %id, "its own log says that nothing follows: it takes no writes");
             self.shut(id, shut);
         }
@@ -138,15 +136,12 @@ impl Tenants {
             let nothing = || Error::new(&codes::NO_SNAPSHOT);
             let (version, kept) = kept_before(&file)?.into_iter().next_back().ok_or_else(nothing)?;
             let aside = directory.join(format!("rolled-back-{}.sqlite", self.0.clock.now().millis()));
-            let wal = PathBuf::from(format!("{}-wal", file.display()));
             // Its frames are newer than the copy, and would be taken for its own.
-            if fs::metadata(&wal).is_ok_and(|wal| wal.len() > 0) {
+            if unfolded(&file).unwrap_or(0) > 0 {
                 return Err(Error::new(&codes::ORGANIZATION_BUSY).because("the WAL could not be folded"));
             }
             fs::hard_link(&file, &aside).map_err(|error| failed("cannot keep", &file, error))?;
-            for suffix in ["-wal", "-shm"] {
-                let _ = fs::remove_file(format!("{}{suffix}", file.display()));
-            }
+            let _ = remove_wal(&file);
             // One step: there is a file at every moment.
             fs::rename(&kept, &file).map_err(|error| failed("cannot place", &kept, error))?;
             sync_directory(&directory)?;
@@ -176,8 +171,4 @@ fn says_version(file: &Path) -> Option<i64> {
     let mut version = [0; 4];
     fs::File::open(file).and_then(|file| file.read_exact_at(&mut version, 60)).ok()?;
     Some(i64::from(u32::from_be_bytes(version)))
-}
-
-fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {
-    Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(format!("{what} {}", path.display())).source(error)
 }

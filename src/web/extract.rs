@@ -8,7 +8,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 
 use super::csrf;
 use super::failure::Failure;
-use crate::base::{Error, OrganizationId, PageRequest, codes};
+use crate::base::{Error, MemberId, OrganizationId, PageRequest, codes};
 use crate::catalog::Directory;
 
 /// The organization as a path names it, for operations that are given no open file of it.
@@ -24,6 +24,21 @@ impl OrganizationPath {
     /// Whose name it is, or 404.
     pub async fn find(&self, directory: &Directory) -> Result<OrganizationId, Error> {
         Ok(directory.by_name(&self.org).await?.organization())
+    }
+}
+
+/// A member as a path names them.
+#[derive(serde::Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+pub struct MemberPath {
+    /// The member's id.
+    member: String,
+}
+
+impl MemberPath {
+    /// An id of another kind is as unknown as any.
+    pub fn id(&self) -> Result<MemberId, Error> {
+        self.member.parse().map_err(|_| Error::new(&codes::MEMBER_NOT_FOUND))
     }
 }
 

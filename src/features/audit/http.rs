@@ -88,7 +88,7 @@ impl OperatorLog {
         if !caller.is_operator() {
             return;
         }
-        let mut act = Act::new(action).on(Target::new("organization", organization));
+        let mut act = Act::about(action, organization);
         for (kind, id) in targets {
             act = act.on(Target::new(kind, id));
         }

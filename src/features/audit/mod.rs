@@ -19,7 +19,7 @@ use serde_json::{Map, Value};
 pub use erase::{Person, about, earlier_addresses, erased_members, ranges, strip};
 pub use store::{each, each_after, list, newest_action};
 
-use crate::base::{AuditEventId, MemberId, Result, Timestamp};
+use crate::base::{AuditEventId, MemberId, OrganizationId, Result, Timestamp};
 use crate::crypto::{hash, random};
 use crate::sqlite::{Kind, Read, Write};
 
@@ -135,6 +135,11 @@ impl Act {
     #[must_use]
     pub fn new(action: &'static str) -> Self {
         Self { action, outcome: Outcome::Success, targets: Vec::new(), metadata: Map::new() }
+    }
+
+    #[must_use]
+    pub fn about(action: &'static str, organization: OrganizationId) -> Self {
+        Self::new(action).on(Target::new("organization", organization))
     }
 
     #[must_use]

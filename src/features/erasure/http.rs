@@ -20,7 +20,7 @@ use crate::web::access::{Allowed, Identity, Operator, scope};
 use crate::web::extract::Paging;
 use crate::web::failure::{Answer, Problem};
 use crate::web::schema::object;
-use crate::web::{Caller, Json, List, OrganizationPath, Path, Query, RequestInfo, reply};
+use crate::web::{Caller, Json, List, MemberPath, OrganizationPath, Path, Query, RequestInfo, reply};
 
 object!(pub ErasureObject = "erasure");
 object!(pub PreviewObject = "erasure_preview");
@@ -292,12 +292,6 @@ struct MemberErasureBody {
     erased_at: Timestamp,
 }
 
-#[derive(Deserialize, utoipa::IntoParams)]
-struct MemberPath {
-    /// The id of a member.
-    member: String,
-}
-
 /// Erase a member
 ///
 /// Deletes the member with every session and grant, and takes what the audit log says of them out of it. The last
@@ -319,7 +313,7 @@ async fn erase_member(
     info: RequestInfo,
     Path(path): Path<MemberPath>,
 ) -> Answer {
-    let id: MemberId = path.member.parse().map_err(|_| Error::new(&codes::MEMBER_NOT_FOUND))?;
+    let id = path.id()?;
     let erased = member::erase(&tenant, id, &by_caller(&info, &caller)).await?;
     let targets = [("member", id.to_string())];
     state.operator_log.note(&caller, &info, tenant.id(), "member.erased", &targets).await;

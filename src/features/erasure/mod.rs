@@ -27,7 +27,7 @@ pub use steps::{Step, next};
 use crate::base::time::length;
 use crate::base::{ApiKeyId, Error, OrganizationId, Page, PageRequest, Result, codes};
 use crate::catalog::{Erasure, Stage, erasures, freezes, placements};
-use crate::features::audit::{self, Act, By, Target};
+use crate::features::audit::{self, Act, By};
 use crate::features::provisioning::{impersonal, mark_in_catalog, mark_in_file};
 use crate::features::{DeploymentState, member as members};
 use crate::keyring::WrappedKey;
@@ -118,7 +118,7 @@ pub async fn schedule(state: &DeploymentState, id: OrganizationId, wanted: &Want
         }
         is_new = true;
         erasures::schedule(db, id, wanted.requested_by, requested_at, due_at)?;
-        let act = Act::new("organization.erasure_scheduled").on(Target::new("organization", id));
+        let act = Act::about("organization.erasure_scheduled", id);
         audit::record(db, &operator, act.with("due_at", due_at.to_string()))?;
         Ok(())
     })
@@ -127,7 +127,7 @@ pub async fn schedule(state: &DeploymentState, id: OrganizationId, wanted: &Want
     if let Some(tenant) = open(state, id).await {
         mark_in_file(&tenant, true, Some("it is to be erased"), by).await?;
         if is_new {
-            let act = Act::new("organization.erasure_scheduled").on(Target::new("organization", id));
+            let act = Act::about("organization.erasure_scheduled", id);
             let act = act.with("due_at", erasure.due_at.to_string()).with("reason", wanted.reason.as_str());
             tenant.write_beyond(|db| audit::record(db, by, act)).await?;
         }
@@ -149,7 +149,7 @@ pub async fn cancel(state: &DeploymentState, id: OrganizationId, by: &By) -> Res
     if before.stage != Stage::Scheduled {
         return Err(Error::new(&codes::ERASURE_NOT_SCHEDULED));
     }
-    let act = Act::new("organization.erasure_cancelled").on(Target::new("organization", id));
+    let act = Act::about("organization.erasure_cancelled", id);
     let tenant = open(state, id).await;
     let cancel = |db: &Write<'_, CatalogDb>| {
         // It may have begun in the meantime, or somebody else was faster.

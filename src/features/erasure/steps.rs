@@ -10,7 +10,7 @@ use crate::base::{Error, OrganizationId, Result};
 use crate::catalog::{Erasure, Stage, erasures};
 use crate::crypto::Algorithm;
 use crate::features::DeploymentState;
-use crate::features::audit::{self, Act, By, Target};
+use crate::features::audit::{self, Act, By};
 use crate::features::signing_key::Holder;
 
 /// A step that was taken.
@@ -101,7 +101,7 @@ async fn close(state: &DeploymentState, id: OrganizationId) -> Result<()> {
                 return Ok(());
             }
             erasures::close(db, id, &json(&erasures::rows_of(db, id)?)?)?;
-            audit::record(db, &By::system(), act("organization.erasure_begun", id))?;
+            audit::record(db, &By::system(), Act::about("organization.erasure_begun", id))?;
             Ok(())
         })
         .await?;
@@ -169,16 +169,12 @@ async fn certify(state: &DeploymentState, id: OrganizationId) -> Result<()> {
             let names = erasures::kept_names(db, id)?.len();
             let text = certificate::write(&erasure, names, issuer, db.now(), signer)?;
             erasures::finish(db, id, &text, &signer.jwk().to_string())?;
-            audit::record(db, &By::system(), act("organization.erased", id))?;
+            audit::record(db, &By::system(), Act::about("organization.erased", id))?;
             Ok(())
         })
         .await?;
     metrics::counter!("bulkhead_organizations_erased_total").increment(1);
     Ok(())
-}
-
-fn act(action: &'static str, id: OrganizationId) -> Act {
-    Act::new(action).on(Target::new("organization", id))
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<String> {

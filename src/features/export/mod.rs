@@ -21,7 +21,7 @@ use format::Secrets;
 use crate::base::{Error, ExportId, Result, codes};
 use crate::crypto::envelope::Lock;
 use crate::crypto::{Algorithm, KeyStock, random};
-use crate::features::audit::{self, Act, By, Target};
+use crate::features::audit::{self, Act, By};
 use crate::features::organization;
 use crate::features::signing_key::Holder;
 use crate::tenants::Tenant;
@@ -54,7 +54,7 @@ pub async fn request(shelf: &Shelf, tenant: &Tenant, stock: &KeyStock, lock: Opt
     let export = building.export.clone();
     let recorded = tenant
         .write(|db| {
-            let act = Act::new("organization.exported").on(Target::new("organization", tenant.id()));
+            let act = Act::about("organization.exported", tenant.id());
             audit::record(db, by, act.with("export_id", export.id.to_string()).with("secrets", export.secrets.as_str()))
         })
         .await;
@@ -142,7 +142,7 @@ pub async fn take(shelf: &Shelf, tenant: &Tenant, id: ExportId, by: &By) -> Resu
     let found = shelf.archive(tenant.id(), id, tenant.clock().now())?;
     tenant
         .write(|db| {
-            let act = Act::new("organization.export_downloaded").on(Target::new("organization", tenant.id()));
+            let act = Act::about("organization.export_downloaded", tenant.id());
             audit::record(db, by, act.with("export_id", id.to_string()))
         })
         .await?;
@@ -154,7 +154,7 @@ pub async fn remove(shelf: &Shelf, tenant: &Tenant, id: ExportId, by: &By) -> Re
     shelf.remove(tenant.id(), id, tenant.clock().now())?;
     tenant
         .write_beyond(|db| {
-            let act = Act::new("organization.export_deleted").on(Target::new("organization", tenant.id()));
+            let act = Act::about("organization.export_deleted", tenant.id());
             audit::record(db, by, act.with("export_id", id.to_string())).map(drop)
         })
         .await

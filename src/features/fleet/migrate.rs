@@ -12,7 +12,7 @@ use super::{Found, Job, JobState, set_aside, store};
 use crate::base::{Error, OrganizationId, Result, codes};
 use crate::catalog::care;
 use crate::features::DeploymentState;
-use crate::features::audit::{self, Act, By, Target};
+use crate::features::audit::{self, Act, By};
 
 /// Organizations between two notes of the place.
 const BATCH: u32 = 64;
@@ -176,7 +176,7 @@ pub async fn roll_back(state: &DeploymentState, id: OrganizationId, by: &By) -> 
             care::release(db, id)?;
             care::set_aside(db, id, &format!("rolled back to schema version {version}"))?;
             care::set_schema_version(db, id, version)?;
-            let act = Act::new("organization.rolled_back").on(Target::new("organization", id));
+            let act = Act::about("organization.rolled_back", id);
             audit::record(db, by, act.with("schema_version", version))
         })
         .await?;

@@ -238,7 +238,7 @@ fn set_aside(
     by: &By,
 ) -> Result<()> {
     if care::set_aside(db, id, reason)? {
-        let act = Act::new("organization.quarantined").on(Target::new("organization", id)).with("reason", reason);
+        let act = Act::about("organization.quarantined", id).with("reason", reason);
         audit::record(db, by, act)?;
     }
     Ok(())
@@ -251,7 +251,7 @@ pub async fn release(state: &DeploymentState, id: OrganizationId, by: &By) -> Re
         .write(|db| {
             let was_aside = care::release(db, id)?;
             if was_aside {
-                audit::record(db, by, Act::new("organization.released").on(Target::new("organization", id)))?;
+                audit::record(db, by, Act::about("organization.released", id))?;
             }
             Ok(was_aside)
         })
@@ -267,7 +267,7 @@ pub async fn release(state: &DeploymentState, id: OrganizationId, by: &By) -> Re
 /// Gives back what deleted rows have left in an organization's file.
 pub async fn compact(tenant: &Tenant, by: &By) -> Result<Compacted> {
     let compacted = tenant.compact().await?;
-    let act = Act::new("organization.compacted").on(Target::new("organization", tenant.id()));
+    let act = Act::about("organization.compacted", tenant.id());
     let act = act.with("bytes_before", compacted.bytes_before).with("bytes_after", compacted.bytes_after);
     tenant.write_beyond(|db| audit::record(db, by, act)).await?;
     Ok(compacted)

@@ -21,7 +21,7 @@ use crate::tenants::Shut;
 use crate::web::access::{Identity, Operator, scope};
 use crate::web::failure::{Answer, Problem};
 use crate::web::schema::object;
-use crate::web::{Caller, Json, Path, RequestInfo, reply};
+use crate::web::{Caller, Json, OrganizationPath, Path, RequestInfo, reply};
 
 object!(pub FreezeObject = "freeze");
 object!(pub VerificationObject = "freeze_verification");
@@ -91,18 +91,6 @@ struct PutFreeze {
     reason: String,
 }
 
-/// The organization as it is named.
-#[derive(Deserialize)]
-struct OrganizationPath {
-    org: String,
-}
-
-impl OrganizationPath {
-    async fn find(&self, state: &DeploymentState) -> Result<OrganizationId> {
-        Ok(state.directory.by_name(&self.org).await?.organization())
-    }
-}
-
 fn requested_by(caller: &Caller) -> Option<ApiKeyId> {
     match &caller.identity {
         Identity::OperatorKey { id, .. } => Some(*id),
@@ -136,7 +124,7 @@ async fn put_freeze(
         let error = Error::new(&codes::VALIDATION_FAILED).field("reason", "invalid", "Use 1 to 500 characters.");
         return Err(error.into());
     }
-    let id = path.find(&state).await?;
+    let id = path.find(&state.directory).await?;
     let frozen = freeze(&state, id, reason, requested_by(&caller), &by_caller(&info, &caller)).await?;
     Ok(reply::json(200, &FreezeBody::of(id, Some(frozen), true)))
 }
@@ -154,7 +142,7 @@ async fn get_freeze(
     _caller: Operator<scope::OrganizationsRead>,
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
-    let id = path.find(&state).await?;
+    let id = path.find(&state.directory).await?;
     let is_shut = state.tenants.why_shut(id) == Some(Shut::Frozen);
     Ok(reply::json(200, &FreezeBody::of(id, find(&state, id).await?, is_shut)))
 }
@@ -173,7 +161,7 @@ async fn delete_freeze(
     info: RequestInfo,
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
-    let id = path.find(&state).await?;
+    let id = path.find(&state.directory).await?;
     release(&state, id, &by_caller(&info, &caller)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -210,7 +198,7 @@ async fn verify_freeze(
     _caller: Operator<scope::OrganizationsRead>,
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
-    let id = path.find(&state).await?;
+    let id = path.find(&state.directory).await?;
     let compared = compare(&state, id).await?;
     let identical = compared.is_identical();
     Ok(reply::json(
@@ -244,7 +232,7 @@ async fn get_frozen_file(
     info: RequestInfo,
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
-    let id = path.find(&state).await?;
+    let id = path.find(&state.directory).await?;
     // A private folder that the next start clears if this process ends here.
     let place = receive(&state)?;
     let found = copy(&state, id, &place.archive()).await?;

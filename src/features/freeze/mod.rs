@@ -15,7 +15,7 @@ use crate::catalog::transfers::{self, Direction};
 use crate::catalog::{Freeze, FreezeStage, erasures, freezes, organizations, placements};
 use crate::crypto::Algorithm;
 use crate::features::DeploymentState;
-use crate::features::audit::{self, Act, Actor, By, Context, Target};
+use crate::features::audit::{self, Act, Actor, By, Context};
 use crate::features::provisioning::impersonal;
 use crate::features::signing_key::Holder;
 use crate::tenants::{FROZEN, KeptFile, Shut};
@@ -51,7 +51,7 @@ pub async fn freeze(
                 return Err(Error::new(&codes::RELOCATION_RUNNING));
             }
             if freezes::begin(db, id, reason, requested_by)? {
-                audit::record(db, &operator, act(FROZEN, id).with("reason", reason))?;
+                audit::record(db, &operator, Act::about(FROZEN, id).with("reason", reason))?;
             }
             Ok(())
         })
@@ -124,7 +124,7 @@ async fn complete(state: &DeploymentState, freeze: &Freeze, by: &By) -> Result<F
             }
         }
         if held.read(audit::newest_action)?.as_deref() != Some(FROZEN) {
-            let act = act(FROZEN, id).with("reason", freeze.reason.as_str());
+            let act = Act::about(FROZEN, id).with("reason", freeze.reason.as_str());
             held.write(|db| audit::record(db, &author(freeze, by), act))?;
         }
         drop(held);
@@ -176,13 +176,13 @@ async fn end(state: &DeploymentState, id: OrganizationId, by: &By) -> Result<()>
     // Held to the end: whoever opens it before writers are let in might get a copy of it.
     let held = state.tenants.hold_still(id).await?;
     if held.read(audit::newest_action)?.as_deref() == Some(FROZEN) {
-        held.write(|db| audit::record(db, by, act(RELEASED, id)))?;
+        held.write(|db| audit::record(db, by, Act::about(RELEASED, id)))?;
     }
     state
         .catalog
         .write(|db| {
             freezes::end_release(db, id)?;
-            audit::record(db, &operator, act(RELEASED, id)).map(drop)
+            audit::record(db, &operator, Act::about(RELEASED, id)).map(drop)
         })
         .await?;
     state.tenants.reopen(id);
@@ -240,8 +240,4 @@ async fn signer(state: &DeploymentState) -> Result<crate::crypto::SigningKey> {
     let keys = holder.keys_for(&[Algorithm::ES256], &state.tenant.key_stock).await?;
     let signer = keys.signer(Algorithm::ES256, state.tenant.clock.now()).cloned();
     signer.ok_or_else(|| Error::internal("the deployment has no key that signs by ES256"))
-}
-
-fn act(action: &'static str, id: OrganizationId) -> Act {
-    Act::new(action).on(Target::new("organization", id))
 }

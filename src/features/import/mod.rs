@@ -230,7 +230,7 @@ async fn create(
             if own.suspended {
                 organizations::set_state(db, plan.id, State::Suspended)?;
             }
-            let act = Act::new("organization.imported").on(Target::new("organization", plan.id));
+            let act = Act::about("organization.imported", plan.id);
             audit::record(db, &impersonal(by), act.with("from", plan.from.to_string()))
         })
         .await?;

@@ -134,7 +134,7 @@ async fn finish(state: &DeploymentState, tenant: &Tenant, by: &By) -> Result<usi
             let (to, resealed) = (sealer.version(), reseal(db, sealer)?);
             // The crash may have come after this transaction.
             if !audit::has_happened(db, ROTATED, "to", &to.into())? {
-                let act = Act::new(ROTATED).on(Target::new("organization", tenant.id()));
+                let act = Act::about(ROTATED, tenant.id());
                 audit::record(db, by, act.with("to", to).with("resealed", resealed))?;
             }
             Ok((to, resealed))
@@ -362,7 +362,7 @@ async fn destroy(state: &DeploymentState, id: OrganizationId, version: u32) -> R
             // A file that was put back from a copy may still need it.
             reseal(db, sealer)?;
             if !audit::has_happened(db, DESTROYED, "up_to", &version.into())? {
-                let act = Act::new(DESTROYED).on(Target::new("organization", id));
+                let act = Act::about(DESTROYED, id);
                 audit::record(db, &By::system(), act.with("up_to", version))?;
             }
             Ok(())

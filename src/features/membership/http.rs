@@ -8,7 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::Change;
-use crate::base::{Email, Error, MemberId, Result, Secret, codes};
+use crate::base::{Email, MemberId, Secret};
 use crate::features::audit::http::by_caller;
 use crate::features::member::http::MemberBody;
 use crate::features::member::{Member, NewMember, Role};
@@ -17,7 +17,7 @@ use crate::tenants::Tenant;
 use crate::web::access::{Allowed, scope};
 use crate::web::extract::Paging;
 use crate::web::failure::{Answer, Problem};
-use crate::web::{Caller, Json, List, Path, Query, RequestInfo, nullable, reply};
+use crate::web::{Caller, Json, List, MemberPath, Path, Query, RequestInfo, nullable, reply};
 
 pub fn tenant_api() -> OpenApiRouter<TenantState> {
     OpenApiRouter::new()
@@ -92,19 +92,6 @@ struct SetPassword {
     /// It has to be hard to guess.
     #[schema(value_type = String, format = Password, min_length = 8, max_length = 128)]
     password: Secret,
-}
-
-#[derive(Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Path)]
-struct MemberPath {
-    /// The member's id.
-    member: String,
-}
-
-impl MemberPath {
-    fn id(&self) -> Result<MemberId> {
-        self.member.parse().map_err(|_| Error::new(&codes::MEMBER_NOT_FOUND))
-    }
 }
 
 fn answer(status: u16, tenant: &Tenant, member: &Member) -> Response {

@@ -12,7 +12,7 @@ use crate::features::audit::http::by_caller;
 use crate::web::access::{Operator, scope};
 use crate::web::failure::{Answer, Problem};
 use crate::web::schema::object;
-use crate::web::{Json, Path, RequestInfo, reply};
+use crate::web::{Json, OrganizationPath, Path, RequestInfo, reply};
 
 object!(pub PlacementObject = "placement");
 
@@ -95,18 +95,6 @@ struct PutPlacement {
     dry_run: bool,
 }
 
-/// The organization as it is named.
-#[derive(Deserialize)]
-struct OrganizationPath {
-    org: String,
-}
-
-impl OrganizationPath {
-    async fn find(&self, state: &DeploymentState) -> Result<OrganizationId> {
-        Ok(state.directory.by_name(&self.org).await?.organization())
-    }
-}
-
 /// Get where an organization's file is
 ///
 /// And how far it is on its way elsewhere. Only for operators.
@@ -120,7 +108,7 @@ async fn get_placement(
     _caller: Operator<scope::OrganizationsRead>,
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
-    let id = path.find(&state).await?;
+    let id = path.find(&state.directory).await?;
     Ok(reply::json(200, &PlacementBody::of(id, placement(&state, id).await?)))
 }
 
@@ -145,7 +133,7 @@ async fn put_placement(
     Path(path): Path<OrganizationPath>,
     Json(body): Json<PutPlacement>,
 ) -> Answer {
-    let id = path.find(&state).await?;
+    let id = path.find(&state.directory).await?;
     if body.dry_run {
         return Ok(reply::json(200, &PlacementBody::of_plan(id, plan(&state, id, &body.volume).await?, false)));
     }

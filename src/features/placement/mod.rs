@@ -16,7 +16,7 @@ use crate::catalog::placements::{self, LOCAL, Relocation};
 use crate::catalog::transfers::{self, Direction};
 use crate::catalog::{FreezeStage, erasures, freezes, organizations};
 use crate::features::DeploymentState;
-use crate::features::audit::{self, Act, By, Target};
+use crate::features::audit::{self, Act, By};
 use crate::features::provisioning::impersonal;
 use crate::tenants::{Copied, Held};
 
@@ -135,7 +135,7 @@ pub async fn begin(state: &DeploymentState, id: OrganizationId, to: &str, by: &B
             if !placements::begin(db, id, &plan.from, &plan.to)? {
                 return Err(Error::new(&codes::RELOCATION_RUNNING));
             }
-            let act = Act::new("organization.relocation_started").on(Target::new("organization", id));
+            let act = Act::about("organization.relocation_started", id);
             audit::record(db, &operator, act.with("from", plan.from.clone()).with("to", plan.to.clone())).map(drop)
         })
         .await?;
@@ -206,7 +206,7 @@ async fn switch(state: &DeploymentState, relocation: &Relocation) -> Result<()> 
                 // It was erased meanwhile; what this transaction has done is undone with it.
                 return Err(Error::new(&codes::ORGANIZATION_NOT_FOUND));
             }
-            let act = Act::new("organization.relocated").on(Target::new("organization", id));
+            let act = Act::about("organization.relocated", id);
             let act = act.with("from", relocation.source.clone()).with("to", relocation.target.clone());
             audit::record(db, &By::system(), act.with("sha256", copied.sha256.clone()).with("bytes", copied.bytes))
                 .map(drop)

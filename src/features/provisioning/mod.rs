@@ -134,11 +134,7 @@ pub async fn create(state: &DeploymentState, new: NewOrganization, by: &By) -> R
                 .catalog
                 .write(|db| {
                     organizations::activate(db, id)?;
-                    audit::record(
-                        db,
-                        &impersonal(by),
-                        Act::new("organization.created").on(Target::new("organization", id)),
-                    )
+                    audit::record(db, &impersonal(by), Act::about("organization.created", id))
                 })
                 .await?;
             state.directory.appeared();
@@ -308,7 +304,7 @@ pub async fn mark_in_catalog(
             also(db)?;
             if organizations::entry(db, id)?.is_some_and(|entry| entry.state != wanted) {
                 organizations::set_state(db, id, wanted)?;
-                let act = Act::new(suspension(suspended)).on(Target::new("organization", id));
+                let act = Act::about(suspension(suspended), id);
                 audit::record(db, &impersonal(by), act)?;
             }
             Ok(())
@@ -401,7 +397,7 @@ async fn rename(
         .catalog
         .write(|db| {
             organizations::rename(db, id, slug, external_id.as_ref())?;
-            let act = Act::new("organization.renamed").on(Target::new("organization", id));
+            let act = Act::about("organization.renamed", id);
             audit::record(db, &impersonal(by), act.with("slug", slug.as_str()))
         })
         .await?;

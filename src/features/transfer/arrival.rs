@@ -1,6 +1,5 @@
 //! The side that an organization comes to.
 
-use super::act;
 use super::proof::Proof;
 use crate::backup::Source;
 use crate::base::{Error, ExternalId, HostName, OrganizationId, Result, Secret, Slug, TransferId, codes};
@@ -8,7 +7,7 @@ use crate::catalog::transfers::{self, Direction, LogEnd, Transfer, TransferStage
 use crate::catalog::{State, organizations};
 use crate::crypto::envelope;
 use crate::features::DeploymentState;
-use crate::features::audit::{self, By, Target};
+use crate::features::audit::{self, Act, By, Target};
 use crate::features::import::{Arriving, Upload, Wanted, bring_in};
 use crate::features::provisioning::impersonal;
 use crate::tenants::ARRIVING;
@@ -68,7 +67,7 @@ pub async fn prepare(state: &DeploymentState, announced: Announced, by: &By) -> 
                 created_at: db.now(),
             };
             transfers::insert(db, &made, ARRIVAL)?;
-            let act = act("organization.arrival_prepared", id).with("transfer", announced.transfer.to_string());
+            let act = Act::about("organization.arrival_prepared", id).with("transfer", announced.transfer.to_string());
             audit::record(db, &operator, act.with("from", announced.from.clone()))?;
             Ok(made)
         })
@@ -110,7 +109,7 @@ pub async fn receive(
             }
             transfers::received(db, id, done.suspended)?;
             transfers::set_archive(db, id, &sha256, &end)?;
-            let act = act("organization.arrived", transfer.organization_id).with("transfer", id.to_string());
+            let act = Act::about("organization.arrived", transfer.organization_id).with("transfer", id.to_string());
             audit::record(db, &operator, act).map(drop)
         })
         .await;
@@ -134,7 +133,7 @@ pub async fn activate(state: &DeploymentState, id: TransferId, proof: &str, by: 
         // The file first: with its last word taken back it is served by nobody, until the catalog says so.
         let held = state.tenants.hold_still(organization).await?;
         if held.read(audit::newest_action)?.as_deref() == Some(ARRIVING) {
-            let act = act("organization.activated", organization).on(Target::new("transfer", id));
+            let act = Act::about("organization.activated", organization).on(Target::new("transfer", id));
             held.write(|db| audit::record(db, by, act.with("from", transfer.peer.clone())))?;
         }
     }
@@ -150,7 +149,7 @@ pub async fn activate(state: &DeploymentState, id: TransferId, proof: &str, by: 
             if transfer.suspended {
                 organizations::set_state(db, organization, State::Suspended)?;
             }
-            let act = act("organization.activated", organization).with("transfer", id.to_string());
+            let act = Act::about("organization.activated", organization).with("transfer", id.to_string());
             audit::record(db, &operator, act.with("from", transfer.peer.clone()))?;
             Ok(true)
         })
@@ -184,7 +183,7 @@ pub async fn cancel(state: &DeploymentState, id: TransferId, by: &By) -> Result<
             match stage {
                 Some(stage @ (TransferStage::Prepared | TransferStage::Arrived)) => {
                     transfers::advance(db, (id, ARRIVAL), stage, TransferStage::Cancelling)?;
-                    let act = act("organization.arrival_cancelled", transfer.organization_id);
+                    let act = Act::about("organization.arrival_cancelled", transfer.organization_id);
                     audit::record(db, &operator, act.with("transfer", id.to_string())).map(drop)
                 }
                 Some(TransferStage::Cancelling | TransferStage::Cancelled) => Ok(()),

@@ -1,13 +1,13 @@
 //! The side that an organization leaves.
 
 use super::proof::Proof;
-use super::{act, signer, signer_by};
+use super::{signer, signer_by};
 use crate::base::{Error, OrganizationId, Result, TransferId, codes};
 use crate::catalog::transfers::{self, Direction, LogEnd, Transfer, TransferStage};
 use crate::catalog::{State, erasures, freezes, organizations, placements};
 use crate::crypto::{Algorithm, envelope, random};
 use crate::features::DeploymentState;
-use crate::features::audit::{self, By};
+use crate::features::audit::{self, Act, By};
 use crate::features::export;
 use crate::features::provisioning::impersonal;
 use crate::features::signing_key::Holder;
@@ -63,7 +63,7 @@ pub async fn prepare(state: &DeploymentState, id: OrganizationId, to: &str, by: 
                 created_at: db.now(),
             };
             transfers::insert(db, &made, DEPARTURE)?;
-            let act = act("organization.departure_prepared", id).with("transfer", transfer.to_string());
+            let act = Act::about("organization.departure_prepared", id).with("transfer", transfer.to_string());
             audit::record(db, &operator, act.with("to", to))?;
             Ok(made)
         })
@@ -113,7 +113,7 @@ pub async fn leave(state: &DeploymentState, id: OrganizationId, recipient: &str,
                 Some(TransferStage::Prepared) => {
                     require_still(db, id)?;
                     transfers::advance(db, (transfer.id, DEPARTURE), TransferStage::Prepared, TransferStage::Leaving)?;
-                    let act = act(DEPARTING, id).with("transfer", transfer.id.to_string());
+                    let act = Act::about(DEPARTING, id).with("transfer", transfer.id.to_string());
                     audit::record(db, &operator, act)?;
                 }
                 Some(TransferStage::Leaving) => {}
@@ -139,7 +139,8 @@ pub async fn leave(state: &DeploymentState, id: OrganizationId, recipient: &str,
         }
         state.tenants.shut(id, Shut::Leaving);
         if held.read(audit::newest_action)?.as_deref() != Some(DEPARTING) {
-            let act = act(DEPARTING, id).with("transfer", transfer.id.to_string()).with("to", transfer.peer.clone());
+            let act =
+                Act::about(DEPARTING, id).with("transfer", transfer.id.to_string()).with("to", transfer.peer.clone());
             held.write(|db| audit::record(db, by, act))?;
         }
     }
@@ -207,7 +208,7 @@ pub async fn complete(
                     transfers::advance(db, (open.id, DEPARTURE), TransferStage::Leaving, TransferStage::Gone)?;
                     let proof = Proof::new(open.id, id, archive_sha256, end).sign(&signer)?;
                     transfers::set_proof(db, open.id, &proof)?;
-                    let act = act(DEPARTED, id).with("transfer", open.id.to_string());
+                    let act = Act::about(DEPARTED, id).with("transfer", open.id.to_string());
                     audit::record(db, &operator, act.with("to", open.peer.clone()))?;
                     transfers::open_of(db, id, DEPARTURE)?.ok_or_else(|| Error::new(&codes::TRANSFER_NOT_FOUND))
                 }
@@ -230,7 +231,7 @@ async fn note_departed(state: &DeploymentState, gone: &Transfer, by: &By) -> Res
     let id = gone.organization_id;
     let held = state.tenants.hold_still(id).await?;
     if held.read(audit::newest_action)?.as_deref() == Some(DEPARTING) {
-        let act = act(DEPARTED, id).with("transfer", gone.id.to_string()).with("to", gone.peer.clone());
+        let act = Act::about(DEPARTED, id).with("transfer", gone.id.to_string()).with("to", gone.peer.clone());
         held.write(|db| audit::record(db, by, act))?;
     }
     Ok(())
@@ -246,7 +247,7 @@ pub async fn cancel(state: &DeploymentState, id: OrganizationId, by: &By) -> Res
             match open.stage {
                 TransferStage::Prepared | TransferStage::Leaving => {
                     transfers::advance(db, (open.id, DEPARTURE), open.stage, TransferStage::Cancelling)?;
-                    let act = act(STAYING, id).with("transfer", open.id.to_string());
+                    let act = Act::about(STAYING, id).with("transfer", open.id.to_string());
                     audit::record(db, &operator, act)?;
                 }
                 TransferStage::Cancelling => {}
@@ -270,7 +271,7 @@ async fn stay(state: &DeploymentState, id: OrganizationId, transfer: Option<Tran
     // Held to the end: whoever opens it before writers are let in might get a copy of it.
     let held = state.tenants.hold_still(id).await?;
     match held.read(audit::newest_action)?.as_deref() {
-        Some(DEPARTING) => held.write(|db| audit::record(db, by, act(STAYING, id)).map(drop))?,
+        Some(DEPARTING) => held.write(|db| audit::record(db, by, Act::about(STAYING, id)).map(drop))?,
         // It has arrived here and waits for its proof, or has left by a catalog that is not there any more.
         action if last_word(action).is_some() => return Err(Error::new(&codes::TRANSFER_STATE)),
         _ => {}

@@ -12,10 +12,9 @@ pub mod departure;
 pub mod http;
 pub mod proof;
 
-use crate::base::{OrganizationId, Result};
+use crate::base::Result;
 use crate::crypto::{Algorithm, SigningKey};
 use crate::features::DeploymentState;
-use crate::features::audit::{Act, Target};
 use crate::features::signing_key::Holder;
 
 /// Before the first request: what has left takes no writes, and what was called off is cleared up.
@@ -41,8 +40,4 @@ async fn signer_by(state: &DeploymentState, jwk: &str) -> Result<SigningKey> {
         crate::base::Error::new(&crate::base::codes::TRANSFER_STATE)
             .detail("The key that this transfer was prepared with is gone: call it off and begin anew.")
     })
-}
-
-fn act(action: &'static str, id: OrganizationId) -> Act {
-    Act::new(action).on(Target::new("organization", id))
 }

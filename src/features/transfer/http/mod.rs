@@ -23,7 +23,7 @@ use crate::features::export::format::AuditHead;
 use crate::web::access::{Operator, scope};
 use crate::web::failure::{Answer, Problem};
 use crate::web::schema::object;
-use crate::web::{Json, Path, RequestInfo, reply};
+use crate::web::{Json, OrganizationPath, Path, RequestInfo, reply};
 
 object!(pub DepartureObject = "departure");
 
@@ -94,18 +94,6 @@ async fn departure_of(state: &DeploymentState, transfer: Transfer) -> Result<Dep
     })
 }
 
-/// The organization as it is named.
-#[derive(Deserialize)]
-struct OrganizationPath {
-    org: String,
-}
-
-impl OrganizationPath {
-    async fn find(&self, state: &DeploymentState) -> Result<OrganizationId> {
-        Ok(state.directory.by_name(&self.org).await?.organization())
-    }
-}
-
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PutDeparture {
@@ -134,7 +122,7 @@ async fn put_departure(
     Path(path): Path<OrganizationPath>,
     Json(body): Json<PutDeparture>,
 ) -> Answer {
-    let id = path.find(&state).await?;
+    let id = path.find(&state.directory).await?;
     let to = address("to", &body.to)?;
     let transfer = departure::prepare(&state, id, &to, &by_caller(&info, &caller)).await?;
     Ok(reply::json(200, &departure_of(&state, transfer).await?))
@@ -153,7 +141,7 @@ async fn get_departure(
     _caller: Operator<scope::OrganizationsRead>,
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
-    let id = path.find(&state).await?;
+    let id = path.find(&state.directory).await?;
     let transfer = departure::require(&state, id).await?;
     Ok(reply::json(200, &departure_of(&state, transfer).await?))
 }
@@ -176,7 +164,7 @@ async fn delete_departure(
     info: RequestInfo,
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
-    let id = path.find(&state).await?;
+    let id = path.find(&state.directory).await?;
     departure::cancel(&state, id, &by_caller(&info, &caller)).await?;
     Ok(reply::no_content())
 }
@@ -208,7 +196,7 @@ async fn make_departure_archive(
     Path(path): Path<OrganizationPath>,
     Json(body): Json<MakeArchive>,
 ) -> Answer {
-    let id = path.find(&state).await?;
+    let id = path.find(&state.directory).await?;
     let transfer = departure::leave(&state, id, &body.recipient, &by_caller(&info, &caller)).await?;
     Ok(reply::json(200, &departure_of(&state, transfer).await?))
 }
@@ -231,7 +219,7 @@ async fn get_departure_archive(
     info: RequestInfo,
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
-    let id = path.find(&state).await?;
+    let id = path.find(&state.directory).await?;
     let archive = departure::archive(&state, id).await?;
     let failed = |error: std::io::Error| Error::internal("the archive of a departure cannot be read").source(error);
     let file = tokio::fs::File::open(&archive).await.map_err(failed)?;
@@ -277,7 +265,7 @@ async fn complete_departure(
     Path(path): Path<OrganizationPath>,
     Json(body): Json<CompleteDeparture>,
 ) -> Answer {
-    let id = path.find(&state).await?;
+    let id = path.find(&state.directory).await?;
     let end = LogEnd { sequence: body.audit.sequence, hash: body.audit.hash };
     let by = by_caller(&info, &caller);
     let transfer = departure::complete(&state, id, &body.archive_sha256, &end, &by).await?;
