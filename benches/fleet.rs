@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::thread;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bulkhead::base::{Credential, CredentialKind, OrganizationId, Timestamp};
 use bulkhead::crypto::hash::{credential_hash, sha256};
@@ -140,6 +140,7 @@ impl Fleet {
         // What the kernel has not written yet would be written during what is measured.
         rustix::fs::sync();
         eprintln!("  made {count} organizations in {:.1?}", started.elapsed());
+        let_files_rest();
         fleet
     }
 
@@ -238,6 +239,11 @@ impl Fleet {
     fn credential(&self, kind: CredentialKind, n: usize) -> Credential {
         Credential::mint(kind, Some(self.ids[n]), sha256(format!("{} {n}", kind.prefix()).as_bytes()))
     }
+}
+
+/// A file that was changed just now is taken for one that is about to be changed again.
+pub fn let_files_rest() {
+    thread::sleep(Duration::from_secs(3));
 }
 
 pub fn slug(n: usize) -> String {

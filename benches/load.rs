@@ -14,15 +14,21 @@ use crate::raw::Writer;
 use crate::wire::Client;
 
 /// The slowest of a hundred session checks of one organization, while another one gets more than the machine can
-/// do. Every bound is the one that people start with, but that one address may ask as often as it likes.
+/// do. Every bound is the one that people start with, but that one address and one key may ask as often as they like.
 pub fn flood(bench: &mut Bench) -> Vec<Line> {
     const QUIET: usize = 0;
     const NOISY: usize = 1;
     let count = bench.amount(2000, 100);
     let mut fleet = Fleet::make(2, &Template::newest());
-    for (setting, value) in
-        [("PASSWORD_MEMORY_KIB", 19_456), ("PASSWORD_ITERATIONS", 2), ("SERVER_HEADER_TIMEOUT_SECONDS", 30)]
-    {
+    for (setting, value) in [
+        ("PASSWORD_MEMORY_KIB", 19_456),
+        ("PASSWORD_ITERATIONS", 2),
+        ("SERVER_HEADER_TIMEOUT_SECONDS", 30),
+        ("LIMITS_REQUESTS_PER_SECOND", 2000),
+        ("LIMITS_CONCURRENT_REQUESTS", 256),
+        ("LIMITS_QUEUED_HASHES", 128),
+        ("LIMITS_WRITTEN_BYTES_PER_MINUTE", 536_870_912),
+    ] {
         fleet.set(setting, value);
     }
     let server = fleet.deployment().serve();
@@ -50,6 +56,9 @@ pub fn flood(bench: &mut Bench) -> Vec<Line> {
                 let (fleet, server, stop, done, refused) = (&fleet, &server, &stop, &done, &refused);
                 let signing_in = &signing_in;
                 scope.spawn(move || {
+                    // They would be elsewhere: what they compute themselves is to keep nobody waiting. Linux gives each
+                    // thread a priority of its own.
+                    let _ = rustix::process::nice(10);
                     let (mut client, mut n) = (server.client(), 0);
                     while !stop.load(Ordering::Relaxed) {
                         n += 1;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use serde_json::json;
 
+use crate::fleet::let_files_rest;
 use crate::meter::{Line, Rounds, cpu_each, kib, median, memory_of, times};
 use crate::process::{Deployment, Operator, Person, host_of, owner_of, session_check};
 use crate::raw::{Bare, open_by_hand};
@@ -48,7 +49,7 @@ pub fn creation() -> Vec<Line> {
         Line::plain(
             "size of an empty organization's file",
             kib(size),
-            &format!("aim: 256 KiB; and {} of WAL index once it was opened", kib(shared)),
+            &format!("aim: 256 KiB; and {} of WAL index once it was written", kib(shared)),
         ),
     ]
 }
@@ -103,6 +104,7 @@ pub fn cold_request() -> Vec<Line> {
             place.join("db.sqlite")
         })
         .collect();
+    let_files_rest();
     let server = deployment.serve();
     let mut client = server.client();
     let requests: Vec<Vec<u8>> = requests.iter().map(|request| request.bytes(server.port)).collect();
@@ -174,6 +176,7 @@ pub fn memory() -> Vec<Line> {
         operator.organization(slug);
     }
     server.stop();
+    let_files_rest();
 
     let server = deployment.serve();
     let mut client = server.client();

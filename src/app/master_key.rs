@@ -95,7 +95,22 @@ fn service(config: &Config) -> Result<Option<KeyService>> {
     } else {
         Bearer::None
     };
-    KeyService::new(url, bearer, Duration::from_secs(config.keys.timeout_seconds)).map(Some)
+    let authorities = match config.keys.ca_file.as_path() {
+        none if none.as_os_str().is_empty() => None,
+        path => Some(
+            std::fs::read(path)
+                .map_err(|error| wrong(format!("keys.ca_file cannot be read: {}: {error}.", path.display())))?,
+        ),
+    };
+    let timeout = Duration::from_secs(config.keys.timeout_seconds);
+    let service = KeyService::new(url, bearer, authorities.as_deref(), timeout);
+    service.map(Some).map_err(|error| match &authorities {
+        // What reqwest says of a file is of no use to anybody.
+        Some(_) if error.is(&crate::base::codes::VALIDATION_FAILED) => {
+            wrong(format!("keys.ca_file does not hold certificates in PEM: {}.", config.keys.ca_file.display()))
+        }
+        _ => error,
+    })
 }
 
 fn wrong(what: String) -> Error {

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use tokio::sync::mpsc;
 
 use crate::backup::{Databases, Source};
 use crate::base::time::length;
@@ -27,8 +26,8 @@ use crate::fairness::Values;
 use crate::features::api_key::http::{Authenticator, OperatorKeys};
 use crate::features::audit::http::OperatorLog;
 use crate::features::{
-    DeploymentState, Services, SignUpRules, TenantState, TokenLifetimes, application, backup, erasure, fleet, freeze,
-    inspection, keys, organization, placement, provisioning, signing_key, transfer,
+    DeploymentState, Services, SignUpRules, TenantState, TokenLifetimes, application, backup, encryption, erasure,
+    fleet, freeze, inspection, keys, organization, placement, provisioning, signing_key, transfer,
 };
 use crate::jobs::{self, Jobs};
 use crate::keyring::{self, Keyring};
@@ -77,6 +76,7 @@ impl App {
         transfer::recover(&state).await?;
         provisioning::recover(&state).await?;
         freeze::recover(&state).await?;
+        encryption::recover(&state).await?;
         jobs::start(
             Jobs {
                 state: state.tenant.clone(),
@@ -133,6 +133,7 @@ impl App {
         self.state.fleet.stop().await;
         self.state.erasures.close().await;
         self.state.keys.close().await;
+        self.state.encryptions.close().await;
         if let Some(backups) = self.state.backups.as_ref().filter(|backups| !backups.is_foreign()) {
             backups.finish(length::seconds(self.config.server.shutdown_grace_seconds)).await;
         }
@@ -205,13 +206,9 @@ fn build(config: &Config, master: keyring::Settings, clock: Clock) -> Result<Bui
         let catalog =
             Catalog::open(&directory, &key, clock.clone(), copies::of(&config, dirty.as_ref(), Source::Catalog))?;
         let routes = Directory::new(catalog.clone());
-        let (attention, calls) = mpsc::unbounded_channel();
+        let (attention, calls) = jobs::bell(clock.clone());
         let limits = file_limits(&config);
-        let tenants =
-            Tenants::new(&directory.join("orgs"), keyring.clone(), limits, clock.clone(), move |id, occasion| {
-                // At shutdown nobody listens any more, and nothing is lost: the next open calls again.
-                let _ = attention.send((id, occasion));
-            })?;
+        let tenants = Tenants::new(&directory.join("orgs"), keyring.clone(), limits, clock.clone(), attention)?;
         let keys = keys::Desk::new(keyring.clone(), key_times(&config));
         tenants.use_volumes(config.files.volumes.0.clone());
         copies::watch(&config, dirty.as_ref(), &tenants);
@@ -271,6 +268,8 @@ fn build(config: &Config, master: keyring::Settings, clock: Clock) -> Result<Bui
             backups,
             inspections: inspection::Desk::default(),
             relocations: placement::Desk::default(),
+            encryptions: encryption::Desk::default(),
+            arrivals: transfer::Desk::default(),
             imports: uploads::imports(&config)?,
         };
         Ok((state, calls))
@@ -368,14 +367,14 @@ fn rate_limits(config: &config::RateLimits) -> Limits {
     let minute = Duration::from_secs(60);
     let hour = length::hours(1);
     Limits::new(Table {
-        sign_in: Limit::new(config.sign_in_per_minute, minute),
-        sign_in_anywhere: Limit::new(config.sign_in_per_minute.saturating_mul(3), minute),
-        code: Limit::new(config.code_per_minute, minute),
-        recovery: Limit::new(config.recovery_per_hour, hour),
-        sign_up: Limit::new(config.sign_up_per_hour, hour),
-        token: Limit::new(config.token_per_minute, minute),
-        api: Limit::new(config.api_per_minute, minute),
-        mailbox: Limit::new(config.mail_per_hour, hour),
+        sign_in: Limit::new("sign_in", config.sign_in_per_minute, minute),
+        sign_in_anywhere: Limit::new("sign_in_anywhere", config.sign_in_per_minute.saturating_mul(3), minute),
+        code: Limit::new("code", config.code_per_minute, minute),
+        recovery: Limit::new("recovery", config.recovery_per_hour, hour),
+        sign_up: Limit::new("sign_up", config.sign_up_per_hour, hour),
+        token: Limit::new("token", config.token_per_minute, minute),
+        api: Limit::new("api", config.api_per_minute, minute),
+        mailbox: Limit::new("mailbox", config.mail_per_hour, hour),
     })
 }
 

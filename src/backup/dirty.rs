@@ -73,6 +73,11 @@ impl Dirty {
         }
     }
 
+    /// Whether something was written to it that was not shipped yet.
+    pub(super) fn is_marked(&self, source: Source) -> bool {
+        self.agenda().written.contains(&source)
+    }
+
     #[must_use]
     pub fn len(&self) -> usize {
         self.agenda().written.len()

@@ -19,14 +19,25 @@ struct Entries {
     is_awaited: bool,
 }
 
+impl Ledger {
+    fn awaited(&self) -> Vec<Source> {
+        let entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if entries.is_awaited { entries.sources.iter().copied().collect() } else { Vec::new() }
+    }
+}
+
 /// Runs the work of a request. With what it gives comes what it has written and what must be at the store before
 /// that is told to anybody: nothing where nobody waits.
 pub async fn watched<F: Future>(work: F) -> (F::Output, Vec<Source>) {
     let ledger = Ledger::default();
     let output = LEDGER.scope(ledger.clone(), work).await;
-    let entries = ledger.0.lock().unwrap_or_else(PoisonError::into_inner);
-    let sources = if entries.is_awaited { entries.sources.iter().copied().collect() } else { Vec::new() };
-    (output, sources)
+    (output, ledger.awaited())
+}
+
+/// What has been written so far of what must be at the store before it is told; nothing where nobody waits.
+#[must_use]
+pub fn awaited() -> Vec<Source> {
+    LEDGER.try_with(Ledger::awaited).unwrap_or_default()
 }
 
 /// The same work for a task of its own: what it writes is written by the request that made it.

@@ -2,19 +2,24 @@
 //! could not ship.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use super::{Backups, Inner, Source};
 use crate::base::time::length;
 use crate::base::{OrganizationId, Result, Timestamp};
 use crate::catalog::{Entry, organizations};
 
+/// When what could not be read is looked at again.
+const AGAIN: Duration = length::minutes(1);
+
 impl Backups {
     /// Marks what waits, without holding up the start.
     pub fn look_for_leftovers(&self) {
         let inner = Arc::clone(&self.0);
         tokio::spawn(async move {
-            if let Err(error) = look(&inner).await {
+            while let Err(error) = look(&inner).await {
                 tracing::warn!(?error, "not every organization could be looked at for writes that were not shipped");
+                tokio::time::sleep(AGAIN).await;
             }
         });
     }
@@ -36,14 +41,13 @@ async fn look(inner: &Arc<Inner>) -> Result<()> {
     inner.first_time.lock().unwrap_or_else(PoisonError::into_inner).extend(all.iter().copied());
     for source in all {
         // What it may hold of an earlier time says nothing of what was written meanwhile.
-        let state = inner.state(source);
-        state.lock().await.is_replaced = true;
+        inner.states.take(source).state.lock().await.is_replaced = true;
         inner.dirty.mark(source);
     }
     let inner = Arc::clone(inner);
     tokio::spawn(async move {
         while !inner.first_time.lock().unwrap_or_else(PoisonError::into_inner).is_empty() {
-            tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
         match tokio::task::block_in_place(|| inner.completed()) {
             Ok(()) => tracing::info!("the store of the backup has everything"),

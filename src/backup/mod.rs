@@ -18,12 +18,13 @@ mod leftovers;
 mod rounds;
 mod standing;
 mod state;
+mod states;
 mod tend;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -45,6 +46,7 @@ use crate::sqlite::Still;
 use crate::tenants::Tenants;
 
 use state::State;
+use states::States;
 
 /// A database that is backed up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -71,7 +73,8 @@ impl Source {
     }
 
     /// As it is displayed.
-    fn parse(text: &str) -> Option<Self> {
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
         match text {
             "catalog" => Some(Self::Catalog),
             "keyring" => Some(Self::Keyring),
@@ -158,13 +161,12 @@ struct Inner {
     lines: Mutex<confirm::Lines>,
     /// When those that rest are looked at again.
     due: due::Due,
-    /// Of what was written to lately. Each is held by one worker at a time.
-    states: Mutex<HashMap<Source, Arc<tokio::sync::Mutex<State>>>>,
+    /// What is known of what was written to lately.
+    states: States,
     /// Until when nobody asks the store, because it did not answer, and how often in a row it did not.
     store_rests: Mutex<(Option<Instant>, u32)>,
     /// Databases that are shipped whole because the store is new.
     first_time: Mutex<HashSet<Source>>,
-    progress: Mutex<HashMap<Source, Progress>>,
 }
 
 impl Backups {
@@ -190,10 +192,9 @@ impl Backups {
             urgent_hands: Semaphore::new(URGENT),
             lines: Mutex::default(),
             due: due::Due::load(scratch),
-            states: Mutex::default(),
+            states: States::default(),
             store_rests: Mutex::default(),
             first_time: Mutex::default(),
-            progress: Mutex::default(),
         }))
     }
 
@@ -202,10 +203,11 @@ impl Backups {
         self.0.store.replica(&source.path()).map_err(told)
     }
 
-    /// How far a database has come since this process runs. Nothing: it was not written to.
+    /// How far a database has come since this process runs. Nothing: it was not written to, or so long ago that it is
+    /// not remembered any more.
     #[must_use]
     pub fn progress(&self, source: Source) -> Option<Progress> {
-        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).get(&source).cloned()
+        self.0.states.progress(source)
     }
 
     /// Where copies may be put together: on the file system of the data directory.
@@ -252,31 +254,30 @@ impl Backups {
         if self.is_foreign() {
             return;
         }
-        let state = self.0.state(source);
-        let mut state = state.lock().await;
-        state.start_over();
+        let entry = self.0.states.take(source);
+        entry.state.lock().await.start_over();
         self.0.dirty.mark(source);
     }
 
     /// Removes a database's replica, and what is known of it.
     pub async fn destroy(&self, source: Source) -> Result<Destroyed> {
-        let state = self.0.state(source);
-        let mut state = state.lock().await;
+        let entry = self.0.states.take(source);
+        // Whatever arrived afterwards would bring back what is removed here.
+        let nothing_on_its_way = entry.tending.lock().await;
+        let mut state = entry.state.lock().await;
         self.0.dirty.forget(source);
-        // One that arrives afterwards would bring back what is removed here.
-        let _nothing_on_its_way = Arc::clone(&state.on_its_way).lock_owned().await;
         if !self.is_foreign() {
             self.0.require_owner_now().await.map_err(told)?;
         }
         let destroyed = self.replica_of(source)?.destroy().await.map_err(told)?;
         *state = State::default();
         self.0.due.plan(source, None);
-        // Of what goes on being shipped there is one state only: whoever waits for this one must not be taken for
-        // another server by whoever comes later.
-        if matches!(source, Source::Organization(_)) {
-            self.0.states.lock().unwrap_or_else(PoisonError::into_inner).remove(&source);
-        }
-        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner).remove(&source);
+        // Nobody waits for its first copy any more.
+        self.0.shipped(source);
+        drop((state, nothing_on_its_way));
+        // Whoever waits for it goes on with the same entry, and is not taken for another server.
+        drop(entry);
+        self.0.states.forget(source);
         Ok(destroyed)
     }
 
@@ -293,10 +294,6 @@ impl Backups {
 }
 
 impl Inner {
-    fn state(&self, source: Source) -> Arc<tokio::sync::Mutex<State>> {
-        Arc::clone(self.states.lock().unwrap_or_else(PoisonError::into_inner).entry(source).or_default())
-    }
-
     /// Works on a database between two of its transactions.
     async fn still<T>(&self, source: Source, work: impl FnOnce(&mut Still<'_>) -> Result<T>) -> Result<T> {
         match source {
@@ -304,7 +301,7 @@ impl Inner {
             Source::Keyring => self.databases.keyring.still(work).await,
             Source::Organization(id) => {
                 let route = self.databases.directory.by_id(id).await?;
-                self.databases.tenants.open(&route).await?.still(work).await
+                self.databases.tenants.open_to_copy(&route).await?.still(work).await
             }
         }
     }

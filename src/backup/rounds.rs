@@ -3,20 +3,22 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
 use super::capture::{Captured, Way, capture, fold, is_large};
 use super::state::{At, Progress, Reached, State};
-use super::tend::{self, Snapshot};
+use super::tend;
 use super::{Backups, Inner, Source};
 use crate::base::{Timestamp, codes};
 use crate::catalog::{State as CatalogState, organizations};
-use crate::ltx::{Header, Txid};
-use crate::replica::{self, Error, Item, Replica};
+use crate::crypto::hash;
+use crate::ltx::{FileName, Header, Txid};
+use crate::replica::{self, Body, Error, Item, Replica};
 
-type Result<T> = replica::Result<T>;
+type Result<T, E = Error> = replica::Result<T, E>;
 
+/// Tries whose outcome is not known that are told from another server's files.
+const MOST_TRIED: usize = 16;
 /// The longest pause after the store did not take something.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
@@ -40,8 +42,11 @@ impl Backups {
     pub async fn finish(&self, patience: Duration) {
         let until = Instant::now() + patience;
         for source in self.0.dirty.take_written() {
-            if tokio::time::timeout_at(until, turn(&self.0, source, true)).await.is_err() {
-                return;
+            // What is merged later costs nobody anything.
+            match tokio::time::timeout_at(until, ship(&self.0, source)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => note_failure(&self.0, source, &error, 1),
+                Err(_) => return,
             }
         }
     }
@@ -57,21 +62,14 @@ impl Drop for Hand {
 }
 
 async fn turn(inner: &Inner, source: Source, written: bool) {
-    let worked = match work(inner, source, written).await {
-        // It is large and slow, and nobody who ships need wait for it.
-        Ok((next, Some(snapshot))) => tend::put(inner, source, snapshot).await.map(|()| next),
-        Ok((next, None)) => Ok(next),
-        Err(error) => Err(error),
-    };
-    match worked {
+    match work(inner, source, written).await {
         Ok(next) => {
             *inner.store_rests.lock().unwrap_or_else(PoisonError::into_inner) = (None, 0);
             if let Some(next) = next {
                 inner.dirty.plan(source, next);
             }
         }
-        Err(error) => {
-            let failures = inner.state(source).lock().await.failures;
+        Err((error, failures)) => {
             note_failure(inner, source, &error, failures);
             // Nothing that passes: an operator decides whose it is.
             if matches!(error, Error::Superseded(_)) {
@@ -98,39 +96,47 @@ fn pause_after(failures: u32) -> Duration {
     Duration::from_secs(1 << failures.saturating_sub(1).min(6)).min(LONGEST_PAUSE)
 }
 
-/// Everything that is due for a database; tells when there is something again, and what is still to be stored.
-async fn work(inner: &Inner, source: Source, written: bool) -> Result<(Option<Duration>, Option<Snapshot>)> {
-    let state = inner.state(source);
-    let mut state = state.lock().await;
-    let outcome = async {
+/// Everything that is due for a database; tells when there is something again, or what went wrong and how often in a
+/// row. What keeps the replica short may take long, and nobody who ships waits for it.
+async fn work(inner: &Inner, source: Source, written: bool) -> Result<Option<Duration>, (Error, u32)> {
+    let entry = inner.states.take(source);
+    let chores = {
+        let mut state = entry.state.lock().await;
         let rests = state.levels[0].is_some_and(|due| due <= Instant::now());
         // Otherwise there is nothing new, and the file need not be opened to see that.
-        if written || rests {
-            ship_with(inner, source, &mut state, rests).await?;
-        } else {
+        let shipped = match written || rests {
+            true => ship_with(inner, source, &mut state, rests).await,
             // Merges and expiry are no less the owner's.
-            inner.require_owner().await?;
+            false => inner.require_owner().await,
+        };
+        if let Err(error) = shipped {
+            state.reached = None;
+            state.failures += 1;
+            return Err((error, state.failures));
         }
-        tend::tend(inner, source, &mut state).await
-    }
-    .await;
-    match outcome {
-        Ok(snapshot) => {
+        state.take_chores()
+    };
+    let tended = match chores {
+        Some(chores) => tend::tend(inner, source, &entry, chores).await,
+        None => Ok(()),
+    };
+    let mut state = entry.state.lock().await;
+    match tended {
+        Ok(()) => {
             state.failures = 0;
-            Ok((state.next(), snapshot))
+            Ok(state.next())
         }
         Err(error) => {
             state.failures += 1;
-            state.reached = None;
-            Err(error)
+            Err((error, state.failures))
         }
     }
 }
 
 /// Ships what was committed so far and nothing else.
 pub(super) async fn ship(inner: &Inner, source: Source) -> Result<()> {
-    let state = inner.state(source);
-    let mut state = state.lock().await;
+    let entry = inner.states.take(source);
+    let mut state = entry.state.lock().await;
     let outcome = ship_with(inner, source, &mut state, false).await;
     if outcome.is_err() {
         state.reached = None;
@@ -163,6 +169,8 @@ pub(super) async fn ship_with(inner: &Inner, source: Source, state: &mut State, 
                 inner.dirty.mark(source);
             } else {
                 inner.shipped(source);
+                *state = State::default();
+                note(inner, source, |progress| progress.behind_since = None);
             }
             return Ok(());
         }
@@ -203,10 +211,20 @@ pub(super) async fn put(
     let Captured { body, header, then, mark } = captured;
     let size = body.len();
     // Exactly these bytes are ours, from a try whose answer was lost.
-    match replica.put_same(0, header.file_name(), body, moment(&header)).await {
-        Ok(_) => {}
-        Err(error @ Error::AlreadyExists { .. }) => return Err(conflict(inner, source, state, error).await),
-        Err(error) => return Err(error),
+    match replica.put_same(0, header.file_name(), body.clone(), replica::moment(&header)).await {
+        Ok(_) => state.tried.clear(),
+        Err(error @ Error::AlreadyExists { .. }) => {
+            return Err(match is_late(inner, state, replica, header.file_name()).await? {
+                // What follows it is captured by the next try.
+                true => Error::Unreachable { what: source.to_string(), source: error.into() },
+                false => conflict(inner, source, state, error).await,
+            });
+        }
+        Err(error) => {
+            state.tried.truncate(MOST_TRIED - 1);
+            state.tried.insert(0, digest(&body)?);
+            return Err(error);
+        }
     }
     state.reached = Some(then);
     state.is_replaced = false;
@@ -223,6 +241,22 @@ pub(super) async fn put(
     metrics::counter!("bulkhead_backup_bytes_total").increment(size);
     metrics::counter!("bulkhead_backup_files_total").increment(1);
     Ok(())
+}
+
+/// Whether what lies there is our own, from a try that seemed to have failed and was carried out by the store later.
+async fn is_late(inner: &Inner, state: &State, replica: &Replica, name: FileName) -> Result<bool> {
+    if state.tried.is_empty() {
+        return Ok(false);
+    }
+    let found = replica.list(0).await?.into_iter().find(|item| item.name == name);
+    let Some(item) = found else { return Ok(false) };
+    let there = digest(&replica.fetch(&item, &inner.scratch).await?)?;
+    Ok(state.tried.contains(&there))
+}
+
+fn digest(body: &Body) -> Result<[u8; 32]> {
+    let digest = tokio::task::block_in_place(|| hash::sha256_of(body.reader()));
+    digest.map(|(digest, _)| digest).map_err(|error| Error::Database { source: error.into() })
 }
 
 /// Another one's file is where ours belongs. It is never replaced.
@@ -291,16 +325,8 @@ pub(super) fn unreadable(error: crate::base::Error) -> Error {
     Error::Database { source: why.into() }
 }
 
-pub(super) fn moment(header: &Header) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(header.timestamp_ms).unwrap_or_default()
-}
-
-pub(super) fn utc(now: Timestamp) -> DateTime<Utc> {
-    DateTime::from_timestamp_millis(now.millis()).unwrap_or_default()
-}
-
 pub(super) fn note(inner: &Inner, source: Source, change: impl FnOnce(&mut Progress)) {
-    change(inner.progress.lock().unwrap_or_else(PoisonError::into_inner).entry(source).or_default());
+    inner.states.note(source, change);
 }
 
 fn note_waiting(inner: &Inner, source: Source, now: Timestamp) {

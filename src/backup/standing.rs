@@ -143,8 +143,7 @@ pub async fn adopt(
 
 fn owner(epoch: u64, deployment: &str, now: Timestamp) -> Owner {
     let claim = hex::encode(random::bytes::<16>());
-    let since = DateTime::from_timestamp_millis(now.millis()).unwrap_or_default();
-    Owner { right: Claim { epoch, claim }, deployment: deployment.to_owned(), since }
+    Owner { right: Claim { epoch, claim }, deployment: deployment.to_owned(), since: now.to_utc() }
 }
 
 fn belongs_to(owner: &Owner) -> replica::Error {
@@ -257,7 +256,7 @@ impl Inner {
 
     /// Whether a file that is not ours may be the last one of whoever had the location before.
     pub(super) fn may_be_last_words(&self) -> bool {
-        let now = DateTime::from_timestamp_millis(self.clock.now().millis()).unwrap_or_default();
+        let now = self.clock.now().to_utc();
         let known = self.ownership.known();
         let is_new = known.since.is_some_and(|since| (now - since).to_std().is_ok_and(|age| age < LAST_WORDS));
         is_new && known.right.as_ref().is_some_and(|right| right.epoch > 1)

@@ -4,16 +4,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{OwnedMutexGuard, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep};
 
 use super::capture::{capture, snapshot};
-use super::rounds::{moment, note, note_failure, put as put_level_0, ship_with, unreadable, utc};
-use super::state::State;
+use super::rounds::{note, note_failure, put as put_level_0, ship, unreadable};
+use super::state::{Chores, State};
+use super::states::Entry;
 use super::{Inner, Source};
 use crate::base::{Timestamp, codes};
 use crate::ltx::{Header, Txid};
-use crate::replica::{self, Body, Item, Replica, SNAPSHOT_LEVEL};
+use crate::replica::{self, Body, Error, Item, Replica, SNAPSHOT_LEVEL};
 
 type Result<T> = replica::Result<T>;
 
@@ -23,56 +24,99 @@ const LOOK: Duration = Duration::from_secs(5);
 const AT_ONCE: usize = 2;
 
 /// A whole database on its way to the store.
-pub(super) struct Snapshot {
+struct Snapshot {
     body: Body,
     header: Header,
-    on_its_way: OwnedMutexGuard<()>,
 }
 
-/// Merges, snapshots and expiry, as far as they are due. What comes back is to be stored.
-pub(super) async fn tend(inner: &Inner, source: Source, state: &mut State) -> Result<Option<Snapshot>> {
+/// Merges, snapshots and expiry. Whoever ships goes on meanwhile, and finds out only of what is damaged.
+pub(super) async fn tend(inner: &Inner, source: Source, entry: &Entry, chores: Chores) -> Result<()> {
+    // Somebody does, for longer than it takes for more to be due: the turn is left to them.
+    let Ok(_turn) = entry.tending.try_lock() else {
+        entry.state.lock().await.put_back(chores, inner.schedule.levels[0]);
+        return Ok(());
+    };
+    let mut left = chores;
+    let done = do_chores(inner, source, entry, &mut left).await;
+    if done.is_err() {
+        entry.state.lock().await.put_back(left, inner.schedule.levels[0]);
+    }
+    done
+}
+
+/// Takes out of `left` what it has done.
+async fn do_chores(inner: &Inner, source: Source, entry: &Entry, left: &mut Chores) -> Result<()> {
     let replica = inner.store.replica(&source.path())?;
     let mut is_damaged = false;
     for level in 1..=3_u8 {
-        let due = &mut state.levels[usize::from(level - 1)];
-        if due.is_some_and(|due| due <= Instant::now()) {
-            *due = None;
-            is_damaged |= merge(inner, source, state, &replica, level).await?;
+        let is_due = &mut left.levels[usize::from(level - 1)];
+        if *is_due {
+            is_damaged |= merge(inner, source, entry, &replica, level).await?;
+            *is_due = false;
             if level > 1 {
-                replica::retain(&replica, inner.rules(source), utc(inner.clock.now())).await?;
+                expire(inner, source, entry, &replica).await?;
             }
         }
     }
     if is_damaged {
+        let mut state = entry.state.lock().await;
         state.is_torn = true;
-        mend(inner, source, state).await?;
+        mend(inner, source, &mut state).await?;
     }
-    if state.snapshot.is_some_and(|due| due <= Instant::now()) {
-        state.snapshot = None;
+    if left.snapshot {
         let items: Vec<Item> = replica.list(SNAPSHOT_LEVEL).await?;
         let every = inner.schedule.snapshots;
         let newest = replica.date(items.into_iter().last().into_iter().collect()).await?;
         let newest = newest.first();
-        if newest.is_some_and(|newest| state.reached.is_some_and(|reached| newest.name.max >= reached.txid)) {
-            // Nothing was written since.
-            return Ok(None);
+        let snapshot = {
+            let mut state = entry.state.lock().await;
+            if newest.is_some_and(|newest| state.reached.is_some_and(|reached| newest.name.max >= reached.txid)) {
+                // Nothing was written since.
+                None
+            } else {
+                match newest.map(|item| age(inner, item)) {
+                    Some(age) if age < every => {
+                        state.snapshot = Some(Instant::now() + every.saturating_sub(age));
+                        None
+                    }
+                    _ => take(inner, source, &replica, &mut state).await?,
+                }
+            }
+        };
+        if let Some(snapshot) = snapshot {
+            put(inner, &replica, snapshot).await?;
         }
-        match newest.map(|item| age(inner, item)) {
-            Some(age) if age < every => state.snapshot = Some(Instant::now() + every.saturating_sub(age)),
-            _ => return take(inner, source, &replica, state).await,
+        left.snapshot = false;
+    }
+    Ok(())
+}
+
+/// What is too old goes, and with it what is known of damage in it.
+async fn expire(inner: &Inner, source: Source, entry: &Entry, replica: &Replica) -> Result<()> {
+    // A merge may have taken long enough for somebody else to have taken the location over.
+    inner.require_owner().await?;
+    let retained = replica::retain(replica, inner.rules(source), inner.clock.now().to_utc()).await?;
+    if !retained.deleted.is_empty() {
+        let mut state = entry.state.lock().await;
+        for item in &retained.deleted {
+            state.damaged.remove(&(item.level, item.name));
         }
     }
-    Ok(None)
+    Ok(())
 }
 
 fn age(inner: &Inner, item: &Item) -> Duration {
-    (utc(inner.clock.now()) - item.created_at).to_std().unwrap_or_default()
+    (inner.clock.now().to_utc() - item.created_at).to_std().unwrap_or_default()
 }
 
 /// Tells whether something was found that a fresh snapshot has to make up for.
-async fn merge(inner: &Inner, source: Source, state: &mut State, replica: &Replica, level: u8) -> Result<bool> {
+async fn merge(inner: &Inner, source: Source, entry: &Entry, replica: &Replica, level: u8) -> Result<bool> {
     let merged = replica::compact(replica, level, &inner.scratch).await?;
-    let news = merged.damaged.iter().filter(|(item, why)| note_damage(inner, source, state, item, why));
+    if merged.damaged.is_empty() {
+        return Ok(false);
+    }
+    let mut state = entry.state.lock().await;
+    let news = merged.damaged.iter().filter(|(item, why)| note_damage(inner, source, &mut state, item, why));
     Ok(news.count() > 0)
 }
 
@@ -91,7 +135,6 @@ pub(super) fn note_damage(inner: &Inner, source: Source, state: &mut State, item
 /// A snapshot belongs to a transaction that level 0 has, so whatever was committed meanwhile is shipped first.
 async fn take(inner: &Inner, source: Source, replica: &Replica, state: &mut State) -> Result<Option<Snapshot>> {
     let Some(reached) = state.reached.filter(|reached| reached.txid > Txid(0)) else { return Ok(None) };
-    let on_its_way = Arc::clone(&state.on_its_way).lock_owned().await;
     let way = inner.way();
     let taken = inner
         .still(source, |still| {
@@ -101,28 +144,41 @@ async fn take(inner: &Inner, source: Source, replica: &Replica, state: &mut Stat
         })
         .await;
     let (more, (body, header)) = taken.map_err(unreadable)?;
-    if let Some(more) = more {
-        put_level_0(inner, source, state, replica, more).await?;
+    if let Some(more) = more
+        && let Err(error) = put_level_0(inner, source, state, replica, more).await
+    {
+        state.reached = None;
+        return Err(error);
     }
-    Ok(Some(Snapshot { body, header, on_its_way }))
+    Ok(Some(Snapshot { body, header }))
 }
 
 /// Makes up for a file that is damaged: whatever comes after this can be restored without it.
 pub(super) async fn mend(inner: &Inner, source: Source, state: &mut State) -> Result<()> {
     let replica = inner.store.replica(&source.path())?;
     if let Some(snapshot) = take(inner, source, &replica, state).await? {
-        put(inner, source, snapshot).await?;
+        put(inner, &replica, snapshot).await?;
         state.is_torn = false;
     }
     Ok(())
 }
 
-/// Stores a snapshot. Whoever ships goes on meanwhile.
-pub(super) async fn put(inner: &Inner, source: Source, snapshot: Snapshot) -> Result<()> {
-    let replica = inner.store.replica(&source.path())?;
-    let Snapshot { body, header, on_its_way } = snapshot;
-    replica.put_same(SNAPSHOT_LEVEL, header.file_name(), body, moment(&header)).await?;
-    drop(on_its_way);
+/// Stores a snapshot.
+async fn put(inner: &Inner, replica: &Replica, snapshot: Snapshot) -> Result<()> {
+    let Snapshot { body, header } = snapshot;
+    let (name, size) = (header.file_name(), body.len());
+    match replica.put_same(SNAPSHOT_LEVEL, name, body, replica::moment(&header)).await {
+        // Another one of the same state, from a try that the store has carried out late: as good as this one, if it
+        // is whole.
+        Err(Error::AlreadyExists { .. }) => {
+            let created_at = replica::moment(&header);
+            let there = Item { level: SNAPSHOT_LEVEL, name, size, created_at, dated: true };
+            replica.verified(&there, &replica.fetch(&there, &inner.scratch).await?)?;
+        }
+        stored => {
+            stored?;
+        }
+    }
     metrics::counter!("bulkhead_backup_snapshots_total").increment(1);
     Ok(())
 }
@@ -166,9 +222,10 @@ pub(super) async fn rest(inner: Arc<Inner>) {
             let Ok(hand) = Arc::clone(&hands).acquire_owned().await else { return };
             let inner = Arc::clone(&inner);
             tokio::spawn(async move {
-                // After a failure it is tried again in an hour.
-                if let Err(error) = look_after(&inner, source).await {
-                    note_failure(&inner, source, &error, 1);
+                match look_after(&inner, source).await {
+                    Ok(()) => note_in_order(&inner, source),
+                    // It is tried again in an hour.
+                    Err(error) => note_failure(&inner, source, &error, 1),
                 }
                 drop(hand);
             });
@@ -176,12 +233,22 @@ pub(super) async fn rest(inner: Arc<Inner>) {
     }
 }
 
+/// What was wrong an hour ago is so no more, unless it is of something that still waits to be shipped.
+fn note_in_order(inner: &Inner, source: Source) {
+    let was_wrong = inner.states.progress(source).is_some_and(|progress| progress.last_error.is_some());
+    if was_wrong && !inner.dirty.is_marked(source) {
+        note(inner, source, |progress| {
+            (progress.behind_since, progress.last_error, progress.last_error_at) = (None, None, None);
+        });
+    }
+}
+
 /// The newest state as a snapshot, and nothing of what is too old.
 async fn look_after(inner: &Inner, source: Source) -> Result<()> {
     inner.require_owner().await?;
     let replica = inner.store.replica(&source.path())?;
-    let state = inner.state(source);
-    let mut state = state.lock().await;
+    let entry = inner.states.take(source);
+    let _turn = entry.tending.lock().await;
     let mut items = replica.list_all().await?;
     let Some(newest) = items.iter().map(|item| item.name.max).max() else {
         inner.due.plan(source, None);
@@ -198,23 +265,25 @@ async fn look_after(inner: &Inner, source: Source) -> Result<()> {
             Some(age) if age < every => next = Some(inner.clock.now().plus(every.saturating_sub(age))),
             _ if is_gone(inner, source).await? => {}
             _ => {
-                ship_with(inner, source, &mut state, false).await?;
+                ship(inner, source).await?;
                 for level in 1..=3 {
-                    merge(inner, source, &mut state, &replica, level).await?;
+                    merge(inner, source, &entry, &replica, level).await?;
                 }
-                if let Some(snapshot) = take(inner, source, &replica, &mut state).await? {
-                    put(inner, source, snapshot).await?;
+                let snapshot = {
+                    let mut state = entry.state.lock().await;
+                    state.snapshot = None;
+                    take(inner, source, &replica, &mut state).await?
+                };
+                if let Some(snapshot) = snapshot {
+                    put(inner, &replica, snapshot).await?;
                 }
-                state.snapshot = None;
             }
         }
     }
-    let rules = inner.rules(source);
-    let now = utc(inner.clock.now());
-    replica::retain(&replica, rules, now).await?;
+    expire(inner, source, &entry, &replica).await?;
     items = replica.list_all().await?;
-    let expiry = replica::next_expiry(&items, rules, now).map(|at| Timestamp::from_millis(at.timestamp_millis()));
-    inner.due.plan(source, [next, expiry].into_iter().flatten().min());
+    let expiry = replica::next_expiry(&items, inner.rules(source), inner.clock.now().to_utc());
+    inner.due.plan(source, [next, expiry.map(Timestamp::from_utc)].into_iter().flatten().min());
     Ok(())
 }
 

@@ -114,6 +114,8 @@ codes! {
     QUOTA_BYTES_EXCEEDED Forbidden "quota_bytes_exceeded" "The data of this organization takes up as much as it may.";
     ORGANIZATION_ENCRYPTED Unavailable "organization_encrypted" "This organization's whole file is encrypted, and this server was built without that.";
     FILE_ENCRYPTION_UNAVAILABLE Conflict "file_encryption_unavailable" "This server was built without the encryption of whole files.";
+    FILE_CHANGE_RUNNING Conflict "file_change_running" "This organization's file is being brought under another key already.";
+    FILE_NOT_ENCRYPTED Conflict "file_not_encrypted" "This organization's file is not encrypted as a whole, so it has no key to be replaced.";
     ENCRYPTED_NOT_TRANSFERRED Conflict "encrypted_not_transferred" "An organization whose whole file is encrypted is not sent. Export it, and import it there as encrypted.";
     SLUG_TAKEN Conflict "slug_taken" "Another organization has this slug.";
     EXTERNAL_ID_TAKEN Conflict "external_id_taken" "Another organization has this external id.";
@@ -133,6 +135,8 @@ codes! {
     TRANSFER_STATE Conflict "transfer_state" "The transfer is not at the point at which this can be done.";
     TRANSFER_MISMATCH Conflict "transfer_mismatch" "What has arrived is not what was sent.";
     TRANSFER_PROOF_INVALID Invalid "transfer_proof_invalid" "This does not prove that the organization has left the other deployment.";
+    TRANSFER_UNSETTLED Conflict "transfer_unsettled" "The other deployment may have let go of this organization already, and then what is here is all there is of it.";
+    TRANSFER_WAIVER_INVALID Invalid "transfer_waiver_invalid" "This does not show that the other deployment has given the organization up.";
 
     // erasing
     ERASURE_NOT_FOUND NotFound "erasure_not_found" "No erasure of this organization has been asked for.";

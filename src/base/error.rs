@@ -19,8 +19,22 @@ struct Inner {
     detail: Cow<'static, str>,
     fields: Vec<FieldError>,
     retry_after: Option<Duration>,
+    quota: Option<Quota>,
     internal: Option<String>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// A limit that was reached, for programs that want to stay below it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// A stable word; the same as in `GET /v1/fleet/limited` where that knows it.
+    pub name: &'static str,
+    /// So many at once,
+    pub amount: u64,
+    /// of what; requests unless it is said: `content-bytes`, `concurrent-requests`,
+    pub unit: Option<&'static str>,
+    /// and as many again over this time; nothing where it is free again as soon as others have ended.
+    pub window: Option<Duration>,
 }
 
 /// What is wrong with one field of a request.
@@ -42,6 +56,7 @@ impl Error {
             detail: Cow::Borrowed(code.summary),
             fields: Vec::new(),
             retry_after: None,
+            quota: None,
             internal: None,
             source: None,
         }))
@@ -60,6 +75,17 @@ impl Error {
     pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         self.0.detail = detail.into();
         self
+    }
+
+    /// What the disk did not do. Whatever `code` it is otherwise: that the disk is full is told as that.
+    #[must_use]
+    pub fn of_disk(code: &'static Code, what: impl Into<String>, error: std::io::Error) -> Self {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+        let told = match error.kind() {
+            StorageFull | QuotaExceeded => Self::new(&super::codes::STORAGE_FULL).retry_after(Duration::from_secs(10)),
+            _ => Self::new(code),
+        };
+        told.because(what).source(error)
     }
 
     #[must_use]
@@ -82,6 +108,13 @@ impl Error {
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.0.retry_after = Some(after);
+        self
+    }
+
+    /// The limit because of which it is refused.
+    #[must_use]
+    pub fn limited_by(mut self, quota: Quota) -> Self {
+        self.0.quota = Some(quota);
         self
     }
 
@@ -140,6 +173,11 @@ impl Error {
     #[must_use]
     pub fn fields(&self) -> &[FieldError] {
         &self.0.fields
+    }
+
+    #[must_use]
+    pub fn quota(&self) -> Option<&Quota> {
+        self.0.quota.as_ref()
     }
 
     #[must_use]

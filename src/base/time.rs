@@ -34,6 +34,17 @@ impl Timestamp {
         Self(seconds.saturating_mul(1000))
     }
 
+    /// As the formats of others have it; one that chrono cannot hold is the epoch.
+    #[must_use]
+    pub fn to_utc(self) -> DateTime<Utc> {
+        DateTime::from_timestamp_millis(self.0).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub const fn from_utc(time: DateTime<Utc>) -> Self {
+        Self(time.timestamp_millis())
+    }
+
     #[must_use]
     pub fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))

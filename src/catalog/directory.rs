@@ -12,6 +12,7 @@ use moka::sync::Cache;
 
 use super::{Catalog, Entry, State, care, organizations};
 use crate::base::{Error, HostName, OrganizationId, Result, Slug, codes};
+use crate::sqlite::{CatalogDb, Read};
 
 const KNOWN: u64 = 200_000;
 const UNKNOWN: u64 = 50_000;
@@ -101,21 +102,9 @@ impl Directory {
             return Err(Error::new(&codes::ORGANIZATION_NOT_FOUND));
         }
         let seen = self.changes.load(Ordering::SeqCst);
-        let found = self.catalog.read(|db| Ok((organizations::entry(db, id)?, care::quarantine(db, id)?))).await?;
-        match found {
-            (Some(entry), quarantine) if entry.state != State::Creating => {
-                let route = TenantRoute(Arc::new(entry), quarantine.is_some());
-                self.routes.insert(id, route.clone());
-                if self.changes.load(Ordering::SeqCst) != seen {
-                    self.routes.invalidate(&id);
-                }
-                Ok(route)
-            }
-            _ => {
-                self.unknown.insert(name, ());
-                Err(Error::new(&codes::ORGANIZATION_NOT_FOUND))
-            }
-        }
+        let found = self.catalog.read(|db| route(db, id)).await?;
+        let found = found.inspect(|route| self.remember(route, seen));
+        found.ok_or_else(|| self.leads_nowhere(name, seen))
     }
 
     /// Whether a slug or an external id is nobody's yet; only a claim makes sure.
@@ -125,6 +114,7 @@ impl Directory {
 
     /// An organization has come into being: names that led nowhere may lead there now.
     pub fn appeared(&self) {
+        self.changes.fetch_add(1, Ordering::SeqCst);
         self.unknown.invalidate_all();
     }
 
@@ -146,22 +136,44 @@ impl Directory {
             return Err(Error::new(&codes::ORGANIZATION_NOT_FOUND));
         }
         let seen = self.changes.load(Ordering::SeqCst);
-        let found = self
-            .catalog
-            .read(|db| match &name {
-                Name::Host(host) => organizations::organization_by_host(db, host),
-                Name::Given(given) => organizations::organization_by_name(db, given),
-            })
-            .await?;
-        let Some(id) = found else {
-            self.unknown.insert(name, ());
-            return Err(Error::new(&codes::ORGANIZATION_NOT_FOUND));
+        let read = |db: &Read<'_, CatalogDb>| {
+            let found = match &name {
+                Name::Host(host) => organizations::organization_by_host(db, host)?,
+                Name::Given(given) => organizations::organization_by_name(db, given)?,
+            };
+            found.map_or(Ok(None), |id| route(db, id))
         };
-        let route = self.by_id(id).await?;
-        self.names.insert(name.clone(), id);
+        let Some(route) = self.catalog.read(read).await? else { return Err(self.leads_nowhere(name, seen)) };
+        self.remember(&route, seen);
+        self.names.insert(name.clone(), route.organization());
         if self.changes.load(Ordering::SeqCst) != seen {
             self.names.invalidate(&name);
         }
         Ok(route)
     }
+
+    /// `seen`: the changes that there were before it was read.
+    fn remember(&self, route: &TenantRoute, seen: u64) {
+        self.routes.insert(route.organization(), route.clone());
+        if self.changes.load(Ordering::SeqCst) != seen {
+            self.routes.invalidate(&route.organization());
+        }
+    }
+
+    fn leads_nowhere(&self, name: Name, seen: u64) -> Error {
+        self.unknown.insert(name.clone(), ());
+        if self.changes.load(Ordering::SeqCst) != seen {
+            self.unknown.invalidate(&name);
+        }
+        Error::new(&codes::ORGANIZATION_NOT_FOUND)
+    }
+}
+
+/// Nothing where there is no such organization, or none yet.
+fn route(db: &Read<'_, CatalogDb>, id: OrganizationId) -> Result<Option<TenantRoute>> {
+    let Some(entry) = organizations::entry(db, id)?.filter(|entry| entry.state != State::Creating) else {
+        return Ok(None);
+    };
+    let quarantine = care::quarantine(db, id)?;
+    Ok(Some(TenantRoute(Arc::new(entry), quarantine.is_some())))
 }

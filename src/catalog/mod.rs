@@ -31,6 +31,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../catalog/0002_erasure.sql"),
     include_str!("../../catalog/0003_fleet.sql"),
     include_str!("../../catalog/0004_moving.sql"),
+    include_str!("../../catalog/0005_waivers.sql"),
 ];
 
 /// The organizations that a private copy of a catalog names, such as one that came out of a backup. Blocking.

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::MIGRATIONS;
 use super::organizations::Entry;
+use super::transfers::{self, Direction, Transfer};
 use crate::base::{Error, OrganizationId, Result, Slug, Timestamp};
 use crate::sqlite::{
     Aside, CatalogDb, Read, Salvaged, Write, beside, build, bytes_of_new, params, remove_wal, sync_directory,
@@ -30,6 +31,8 @@ pub struct NewRow {
     pub placement: String,
     /// Its own log says that it is frozen.
     pub frozen: bool,
+    /// Its own log says that it is on its way to or from another deployment, or has left.
+    pub journey: Option<(Direction, Transfer)>,
     pub schema_version: i64,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -104,7 +107,7 @@ pub fn build_beside(
         for row in rows {
             enter(db, row, &mut conflicts)?;
         }
-        // Routing comes from the files alone; all else has no other copy.
+        // Routing comes from the files alone; all else has no other copy, but for what their last words tell.
         let copied = db.salvage(&directory.join(FILE), &["organization", "host"]).unwrap_or_else(|error| {
             tracing::warn!(?error, "nothing of the old catalog could be copied");
             Vec::new()
@@ -120,7 +123,14 @@ pub fn build_beside(
             if row.frozen {
                 super::freezes::begin(db, row.id, "found to be frozen when the catalog was rebuilt", None)?;
             }
+            travel(db, row)?;
         }
+        // A move that was interrupted goes on only from where its file was found: it empties the other place.
+        db.execute(
+            "DELETE FROM relocation WHERE CASE state WHEN 'switched' THEN target ELSE source END
+                                          <> (SELECT placement FROM organization WHERE id = organization_id)",
+            [],
+        )?;
         more(db, &conflicts)?;
         Ok((conflicts, copied))
     })?;
@@ -157,6 +167,21 @@ impl Rebuilt {
     }
 }
 
+/// What has arrived waits for its proof again, and what has left stays gone.
+fn travel(db: &Write<'_, CatalogDb>, row: &NewRow) -> Result<()> {
+    match &row.journey {
+        Some((direction, transfer)) => transfers::enter_found(db, transfer, *direction)?,
+        None => transfers::settle_arrival(db, row.id)?,
+    }
+    // One that was served has got a file of before its arrival's end since. Nothing throws it away.
+    db.execute(
+        "UPDATE organization SET state = 'active' WHERE id = ?1 AND state = 'creating' AND EXISTS (
+           SELECT 1 FROM transfer WHERE organization_id = ?1 AND direction = 'arrival' AND state = 'active')",
+        params![row.id],
+    )?;
+    Ok(())
+}
+
 fn enter(db: &Write<'_, CatalogDb>, row: &NewRow, conflicts: &mut Vec<Conflict>) -> Result<()> {
     let mut conflict = |problem: String| conflicts.push(Conflict { organization_id: row.id, problem });
     let is_free = |name: &str| Ok::<_, Error>(super::organizations::organization_by_name(db, name)?.is_none());
@@ -187,7 +212,11 @@ fn enter(db: &Write<'_, CatalogDb>, row: &NewRow, conflicts: &mut Vec<Conflict>)
             row.id,
             slug,
             external_id,
-            if row.suspended { "suspended" } else { "active" },
+            match row.journey {
+                Some((Direction::Arrival, _)) => "creating",
+                _ if row.suspended => "suspended",
+                _ => "active",
+            },
             row.placement,
             row.schema_version,
             row.created_at,

@@ -90,7 +90,10 @@ pub struct Transfer {
     pub suspended: bool,
     pub archive_sha256: Option<String>,
     pub log_end: Option<LogEnd>,
+    /// Arrival, and departure that has ended: the proof that it has left. Departure that is taken back: the waiver.
     pub proof: Option<String>,
+    /// Departure: what a waiver of the other deployment is known by.
+    pub waiver_sha256: Option<String>,
     pub created_at: Timestamp,
 }
 
@@ -98,7 +101,7 @@ pub struct Transfer {
 pub fn get(db: &Read<'_, CatalogDb>, id: TransferId, direction: Direction) -> Result<Option<Transfer>> {
     db.one(
         "SELECT id, organization_id, state, peer, peer_key, recipient, identity, slug, archive_sha256, audit_sequence,
-                audit_hash, proof, created_at, suspended
+                audit_hash, proof, created_at, suspended, waiver_sha256
          FROM transfer WHERE id = ? AND direction = ?",
         params![id, direction.as_str()],
         from_row,
@@ -109,7 +112,7 @@ pub fn get(db: &Read<'_, CatalogDb>, id: TransferId, direction: Direction) -> Re
 pub fn open_of(db: &Read<'_, CatalogDb>, id: OrganizationId, direction: Direction) -> Result<Option<Transfer>> {
     db.one(
         "SELECT id, organization_id, state, peer, peer_key, recipient, identity, slug, archive_sha256, audit_sequence,
-                audit_hash, proof, created_at, suspended
+                audit_hash, proof, created_at, suspended, waiver_sha256
          FROM transfer WHERE organization_id = ? AND direction = ?
            AND state IN ('prepared', 'leaving', 'gone', 'arrived', 'cancelling')",
         params![id, direction.as_str()],
@@ -121,11 +124,21 @@ pub fn open_of(db: &Read<'_, CatalogDb>, id: OrganizationId, direction: Directio
 pub fn open(db: &Read<'_, CatalogDb>, direction: Direction) -> Result<Vec<Transfer>> {
     db.all(
         "SELECT id, organization_id, state, peer, peer_key, recipient, identity, slug, archive_sha256, audit_sequence,
-                audit_hash, proof, created_at, suspended
+                audit_hash, proof, created_at, suspended, waiver_sha256
          FROM transfer WHERE direction = ? AND state IN ('prepared', 'leaving', 'gone', 'arrived', 'cancelling')",
         params![direction.as_str()],
         from_row,
     )
+}
+
+/// Whether it has left before, and was taken back: copies of its file may still say that it has left.
+pub fn came_back(db: &Read<'_, CatalogDb>, id: OrganizationId) -> Result<bool> {
+    let found = db.number(
+        "SELECT count(*) FROM transfer
+         WHERE organization_id = ? AND direction = 'departure' AND state = 'cancelled' AND proof IS NOT NULL",
+        params![id],
+    )?;
+    Ok(found > 0)
 }
 
 /// How far each arrival of an organization has come that there ever was. An organization that is `creating` and has
@@ -172,11 +185,14 @@ pub fn advance(
     Ok(set > 0)
 }
 
-/// Whom a departure's archive is sealed for. Of another recipient there is no archive yet.
-pub fn set_recipient(db: &Write<'_, CatalogDb>, id: TransferId, recipient: &str) -> Result<()> {
+/// Whom a departure's archive is sealed for, and what a waiver of theirs is known by. Of another recipient there is no
+/// archive yet.
+pub fn set_recipient(db: &Write<'_, CatalogDb>, id: TransferId, recipient: &str, waiver_sha256: &str) -> Result<()> {
     db.execute(
-        "UPDATE transfer SET recipient = ?1, archive_sha256 = NULL WHERE id = ?2 AND recipient IS NOT ?1",
-        params![recipient, id],
+        "UPDATE transfer SET archive_sha256 = CASE WHEN recipient IS ?2 THEN archive_sha256 END, recipient = ?2,
+                             waiver_sha256 = ?3
+         WHERE id = ?1",
+        params![id, recipient, waiver_sha256],
     )?;
     Ok(())
 }
@@ -201,6 +217,59 @@ pub fn received(db: &Write<'_, CatalogDb>, id: TransferId, suspended: bool) -> R
     Ok(())
 }
 
+/// An arrival that was called off: no archive is ever opened for it.
+pub fn forget_identity(db: &Write<'_, CatalogDb>, id: TransferId) -> Result<()> {
+    db.execute("UPDATE transfer SET identity = NULL WHERE id = ? AND direction = 'arrival'", params![id])?;
+    Ok(())
+}
+
+/// Enters one as the last word of an organization's own file tells of it, where this catalog knows less.
+pub fn enter_found(db: &Write<'_, CatalogDb>, found: &Transfer, direction: Direction) -> Result<()> {
+    let known = open_of(db, found.organization_id, direction)?;
+    if let Some(known) = known {
+        // A file that has left has left, whatever the catalog said a while ago.
+        if found.stage == TransferStage::Gone && known.stage != TransferStage::Gone {
+            db.execute(
+                "UPDATE transfer SET state = 'gone', proof = NULL, waiver_sha256 = coalesce(?2, waiver_sha256),
+                                     ended_at = ?3
+                 WHERE id = ?1",
+                params![known.id, found.waiver_sha256, db.now()],
+            )?;
+        }
+        return Ok(());
+    }
+    // One that the catalog knows to be over is over: what it has left is cleared up at the next start.
+    if get(db, found.id, direction)?.is_some() {
+        return Ok(());
+    }
+    insert(db, found, direction)?;
+    db.execute(
+        "UPDATE transfer SET suspended = ?2, archive_sha256 = ?3, audit_sequence = ?4, audit_hash = ?5,
+                             waiver_sha256 = ?6, ended_at = CASE WHEN state = 'gone' THEN ?7 END
+         WHERE id = ?1",
+        params![
+            found.id,
+            found.suspended,
+            found.archive_sha256,
+            found.log_end.as_ref().map(|end| end.sequence),
+            found.log_end.as_ref().map(|end| end.hash.clone()),
+            found.waiver_sha256,
+            db.now()
+        ],
+    )?;
+    Ok(())
+}
+
+/// An arrival whose file says that it is served here has become active, also where the catalog did not get to it.
+pub fn settle_arrival(db: &Write<'_, CatalogDb>, id: OrganizationId) -> Result<()> {
+    db.execute(
+        "UPDATE transfer SET state = 'active', ended_at = ?2
+         WHERE organization_id = ?1 AND direction = 'arrival' AND state = 'arrived'",
+        params![id, db.now()],
+    )?;
+    Ok(())
+}
+
 fn from_row(row: &Row<'_>) -> RowResult<Transfer> {
     let (sequence, hash): (Option<i64>, Option<String>) = (row.get(9)?, row.get(10)?);
     Ok(Transfer {
@@ -217,5 +286,6 @@ fn from_row(row: &Row<'_>) -> RowResult<Transfer> {
         proof: row.get(11)?,
         created_at: row.get(12)?,
         suspended: row.get(13)?,
+        waiver_sha256: row.get(14)?,
     })
 }

@@ -2,6 +2,7 @@
 
 mod app;
 mod backup;
+mod encryption;
 mod export;
 mod fleet;
 mod key;
@@ -19,10 +20,11 @@ use clap::builder::{StringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use url::Url;
 
-use crate::base::Secret;
+use crate::base::{Secret, Timestamp};
 
 pub(super) use app::{AppCommand, CreateApp};
 pub(super) use backup::{BackupCommand, Fetch, Moment, ReplicationMode, RestoreOrg};
+pub(super) use encryption::EncryptOrg;
 pub(super) use export::{ExportOrg, ImportOrg, VerifyExport};
 pub(super) use fleet::FleetCommand;
 pub(super) use key::{KeyCommand, KeyOf};
@@ -31,7 +33,7 @@ pub(super) use limits::LimitOrg;
 pub(super) use litestream::LitestreamCommand;
 pub(super) use member::{CreateMember, MemberCommand};
 pub(super) use moving::{FreezeOrg, MoveOrg, VerifyFreeze};
-pub(super) use org::{AuditCommand, Certificate, CreateOrg, EraseOrg, OrgCommand};
+pub(super) use org::{AuditCommand, Certificate, CreateOrg, EraseOrg, OrgCommand, QuotaOrg};
 pub(super) use transfer::{PullOrg, PushOrg};
 
 /// An identity service for B2B SaaS, with every customer organization in its own file.
@@ -62,6 +64,10 @@ pub(super) struct Options {
           help_heading = "Everywhere")]
     pub url: Option<Url>,
 
+    /// Do not ask before what cannot be undone. It is asked on a terminal only
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub yes: bool,
+
     /// The API key for --url; better kept in the environment, where other users cannot see it
     #[arg(long, global = true, env = "BULKHEAD_API_KEY", value_name = "KEY", hide_env_values = true,
           value_parser = StringValueParser::new().map(Secret::new), help_heading = "Everywhere")]
@@ -84,6 +90,9 @@ pub(super) enum Command {
     /// API keys, of the deployment or of one organization
     #[command(subcommand)]
     Key(KeyCommand),
+    /// The operators' log: what was done to the deployment and to its organizations, and by whose key
+    #[command(subcommand)]
+    Audit(OperatorsLog),
     /// What everything is sealed with: the master key, and the data keys that it wraps
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -127,6 +136,14 @@ pub(super) enum CatalogCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub(super) enum OperatorsLog {
+    /// Check that the log is complete and unchanged
+    Verify,
+    /// List what happened, newest first
+    List(Limit),
+}
+
+#[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
     /// Say everything that is wrong with the configuration
     Check,
@@ -164,6 +181,25 @@ fn reference(text: &str) -> Result<String, &'static str> {
         "" | "." | ".." => Err("this names nothing"),
         text => Ok(text.to_owned()),
     }
+}
+
+/// A time as the API takes it.
+fn time(text: &str) -> Result<String, &'static str> {
+    let time: Result<Timestamp, _> = serde_json::from_value(text.into());
+    time.map(|_| text.to_owned()).map_err(|_| "give a time such as 2026-11-22T09:30:00Z")
+}
+
+/// A transaction as the API takes it.
+fn transaction(text: &str) -> Result<String, &'static str> {
+    let is_one = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_one.then(|| text.to_ascii_lowercase()).ok_or("give the 16 hexadecimal digits that `org history` shows")
+}
+
+/// Either of them.
+fn moment(text: &str) -> Result<String, &'static str> {
+    transaction(text)
+        .or_else(|_| time(text))
+        .map_err(|_| "give a time such as 2026-11-22T09:30:00Z, or the 16 hexadecimal digits of a transaction")
 }
 
 /// An API key is sent there, so it must be a place that nobody can listen in on.

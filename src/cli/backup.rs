@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::args::{BackupCommand, Moment, RestoreOrg};
 use super::client::{Client, Intent, LONG, organization};
-use super::output::{cell, clean, details, rows, table};
+use super::output::{cell, clean, rows, table};
 use super::progress::waiting;
 use super::{Context, Outcome, Verdict, fetch, inspection, unless_interrupted};
 
@@ -17,19 +17,64 @@ pub(super) async fn run(context: &Context, command: BackupCommand) -> Outcome {
             context
                 .with_client(Intent::Use, async |client| {
                     let found = client.get("/v1/backup").await?;
-                    context.output.answer(&found, || details(&found))?;
+                    context.output.answer(&found, || status(&found))?;
                     Ok(Verdict::Good)
                 })
                 .await
         }
         BackupCommand::Adopt { dry_run } => super::replication::adopt(context, dry_run).await,
-        BackupCommand::Fetch(fetch) => unless_interrupted(fetch::fetch(context, fetch)).await,
+        BackupCommand::Fetch(fetch) => {
+            context.refuse_url("backup fetch", "the store of this configuration")?;
+            unless_interrupted(fetch::fetch(context, fetch)).await
+        }
     }
+}
+
+fn status(found: &Value) -> String {
+    if found["mode"] == "litestream" {
+        return "A stock litestream ships the files, and tells nobody how far it is. `bulkhead org history ORG` looks at \
+                the store.\n"
+            .to_owned();
+    }
+    let mut text = format!(
+        "mode:     {}\nwaiting:  {} databases to be shipped, {} answers for the store\n",
+        cell(found, "mode"),
+        cell(found, "waiting"),
+        cell(found, "confirming")
+    );
+    if !found["superseded"].is_null() {
+        let _ = writeln!(text, "STOPPED:  {}", cell(found, "superseded"));
+    }
+    let mut remarks = String::new();
+    let lines: Vec<Vec<String>> = ["catalog", "keyring"]
+        .map(|name| -> Vec<String> {
+            let one = &found[name];
+            for (key, word) in [("stopped", "stopped"), ("last_error", "last error"), ("damaged", "damaged")] {
+                if !one[key].is_null() {
+                    let _ = writeln!(remarks, "{name}, {word}: {}", cell(one, key));
+                }
+            }
+            let cells = ["txid", "shipped_at", "behind_since"].map(|key| cell(one, key));
+            std::iter::once(name.to_owned()).chain(cells).collect()
+        })
+        .into();
+    let _ = write!(text, "\n{}", table(&["DATABASE", "TRANSACTION", "SHIPPED", "BEHIND SINCE"], &lines, ""));
+    if !remarks.is_empty() {
+        let _ = write!(text, "\n{remarks}");
+    }
+    text + "\nOf one organization: bulkhead org history ORG\n"
 }
 
 pub(super) async fn history(context: &Context, client: &Client, org: &str) -> Outcome {
     let found = client.get(&organization(org, "/backup")).await?;
     context.output.answer(&found, || {
+        if found["store_reachable"] == false {
+            return format!(
+                "The store cannot be reached: which moments of {} it has is not known now.\n{}",
+                clean(org),
+                progress(&found["progress"])
+            );
+        }
         if found["oldest"].is_null() {
             return format!("There is no copy of {} yet.\n", clean(org));
         }
@@ -45,13 +90,31 @@ pub(super) async fn history(context: &Context, client: &Client, org: &str) -> Ou
             let _ = writeln!(text, "  but not transactions {} to {}", cell(gap, "from_txid"), cell(gap, "to_txid"));
         }
         let _ = write!(text, "The copy takes up {} bytes.", cell(&found, "bytes"));
-        if !found["progress"]["last_error"].is_null() {
-            let _ = write!(text, " Shipping fails: {}", cell(&found, "progress.last_error"));
-        }
         text.push('\n');
+        text.push_str(&progress(&found["progress"]));
         text
     })?;
-    Ok(Verdict::Good)
+    Ok(if found["store_reachable"] == false { Verdict::Bad } else { Verdict::Good })
+}
+
+/// What is not as it should be with the shipping of one organization.
+fn progress(progress: &Value) -> String {
+    let mut text = String::new();
+    let failed = match progress["behind_since"].is_null() {
+        true => format!("Shipping failed last at {}:", cell(progress, "last_error_at")),
+        false => "Shipping fails:".to_owned(),
+    };
+    for (key, words) in [
+        ("behind_since", "Not shipped yet: what was written since"),
+        ("last_error", failed.as_str()),
+        ("stopped", "Shipping has stopped:"),
+        ("damaged", "A file of the copy was damaged, and was made up for:"),
+    ] {
+        if !progress[key].is_null() {
+            let _ = writeln!(text, "{words} {}", cell(progress, key));
+        }
+    }
+    text
 }
 
 pub(super) async fn diff(context: &Context, client: &Client, org: &str, from: &str, to: Option<&str>) -> Outcome {
@@ -63,6 +126,19 @@ pub(super) async fn diff(context: &Context, client: &Client, org: &str, from: &s
     let found = client.get(&organization(org, &format!("/differences?{}", query.finish()))).await?;
     context.output.answer(&found, || changes(&found["differences"], "Nothing differs."))?;
     Ok(Verdict::Good)
+}
+
+/// Undone it can be, but for the sessions that end.
+pub(super) fn confirm(context: &Context, restore: &RestoreOrg) -> Result<(), super::Failure> {
+    if restore.dry_run || restore.beside.is_some() || restore.output.is_some() {
+        return Ok(());
+    }
+    let org = &restore.org.org;
+    let what = format!(
+        "This makes {} what it was, for everybody in it, and ends every session. --dry-run shows what would change.",
+        clean(org)
+    );
+    context.confirm(&what, org)
 }
 
 pub(super) async fn restore(context: &Context, client: &Client, restore: &RestoreOrg) -> Outcome {
@@ -82,13 +158,22 @@ pub(super) async fn restore(context: &Context, client: &Client, restore: &Restor
     Ok(Verdict::Good)
 }
 
-pub(super) async fn recover(context: &Context, client: &Client, org: &str, moment: &Moment) -> Outcome {
-    let body = Value::Object(asked(moment));
+pub(super) async fn recover(context: &Context, client: &Client, org: &str, moment: &Moment, dry_run: bool) -> Outcome {
+    let mut body = asked(moment);
+    body.insert("dry_run".to_owned(), dry_run.into());
+    let body = Value::Object(body);
     let path = organization(org, "/recovery");
     let recovering = client.call_within(Method::POST, &path, Some(body), LONG);
     let done = waiting("recovering", context.output.json, recovering).await?;
     context.output.answer(&done, || {
         let point = format!("{} (transaction {})", cell(&done, "as_of"), cell(&done, "txid"));
+        if dry_run {
+            return format!(
+                "Would put {} back as of {point}, in the place of its file, and everybody would sign in again.\nNothing was \
+                 done.\n",
+                clean(org)
+            );
+        }
         let mut text = format!("{} is back as of {point}. Everybody signs in again.\n", clean(org));
         if !done["kept"].is_null() {
             let _ = writeln!(text, "What was there is kept in {}.", cell(&done, "kept"));

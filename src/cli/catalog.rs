@@ -21,19 +21,23 @@ pub(super) async fn run(context: &Context, command: CatalogCommand) -> Outcome {
 /// The one command that works on files by itself: it is for when no server can start on them.
 async fn rebuild(context: &Context, dry_run: bool) -> Outcome {
     log::warnings(context.output.json);
-    if context.options.url.is_some() {
-        return Err(Failure::usage("catalog rebuild works on the directory of a stopped server, not on --url"));
-    }
+    context.refuse_url("catalog rebuild", "the directory of a stopped server")?;
     let config = config::load(&context.options)?;
+    if !dry_run {
+        let what = "The catalog is made again from the files of the organizations; the one that is there is kept. --dry-run \
+                    says what would come of it.";
+        context.confirm(what, "rebuild")?;
+    }
     let mut progress = Progress::new("read", Unit::Organizations, context.output.json);
     // How many there are is what is being found out.
     let rebuilt = rebuild_catalog(&config, dry_run, &mut |read| progress.at(read, 0)).await;
     progress.end();
-    let report = rebuilt.map_err(|error| Failure::of_server(&error))?;
+    let report = rebuilt.map_err(|error| super::serve::not_ours(&config.server.data_dir, &error))?;
     let report = serde_json::to_value(&report).map_err(|error| Failure::new("unreadable_answer", error.to_string()))?;
     context.output.answer(&report, || told(&report))?;
     let is_whole = |key: &str| report[key].as_array().is_none_or(Vec::is_empty);
-    Ok(if is_whole("conflicts") && is_whole("left_out") { Verdict::Good } else { Verdict::Bad })
+    let is_good = ["conflicts", "left_out", "set_aside"].into_iter().all(is_whole);
+    Ok(if is_good { Verdict::Good } else { Verdict::Bad })
 }
 
 fn told(report: &Value) -> String {
@@ -48,6 +52,18 @@ fn told(report: &Value) -> String {
         "Not entered as the files say",
     );
     text.push_str(&list("left_out", &["path", "why"], &["PATH", "WHY"], "Left out"));
+    text.push_str(&list(
+        "set_aside",
+        &["path", "kept", "why"],
+        &["PATH", "KEPT AT", "WHY"],
+        if report["dry_run"] == true { "Would be set aside" } else { "Set aside" },
+    ));
+    text.push_str(&list(
+        "on_their_way",
+        &["organization_id", "transfer_id", "direction", "state"],
+        &["ORGANIZATION", "TRANSFER", "DIRECTION", "STATE"],
+        "On their way",
+    ));
     text.push_str(&list(
         "copied",
         &["table", "copied", "left_out", "lost"],

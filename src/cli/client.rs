@@ -262,13 +262,17 @@ fn not_the_api(status: u16, what: &str, advice: &str) -> Failure {
     failure
 }
 
-fn cannot_connect(place: &str, error: &reqwest::Error) -> Failure {
-    // The outer text repeats the address; the innermost cause is what helps.
+/// The outer text repeats the address; the innermost cause is what helps.
+pub(super) fn innermost(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(inner) = cause.source() {
         cause = inner;
     }
-    let detail = format!("No answer from {place}: {cause}.");
+    cause.to_string()
+}
+
+fn cannot_connect(place: &str, error: &reqwest::Error) -> Failure {
+    let detail = format!("No answer from {place}: {}.", innermost(error));
     Failure::new("unreachable", detail).advise(if place.starts_with("http") {
         "Check the address, and that the deployment is running."
     } else {

@@ -7,9 +7,9 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Map, Value, json};
 
-use super::args::{Certificate, EraseOrg, remote};
+use super::args::{Certificate, EraseOrg, Limit, remote};
 use super::client::{Client, Intent, fetch, organization, segment};
-use super::output::{cell, clean, details, note};
+use super::output::{cell, clean, details, rows, table};
 use super::progress::waiting;
 use super::{Context, Failure, Outcome, Verdict};
 use crate::features::erasure::certificate;
@@ -19,6 +19,12 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const LOOK: Duration = Duration::from_millis(50);
 
 pub(super) async fn erase(context: &Context, erase: EraseOrg) -> Outcome {
+    let is_at_once = erase.now || erase.after_days == Some(0);
+    if is_at_once && !erase.dry_run {
+        let org = clean(&erase.org.org);
+        let what = format!("This erases {org} for good, now: its key, its file and its backup. --dry-run shows them.");
+        context.confirm(&what, &erase.org.org)?;
+    }
     context
         .with_client(Intent::Use, async |client| {
             let org = &erase.org.org;
@@ -44,7 +50,7 @@ pub(super) async fn erase(context: &Context, erase: EraseOrg) -> Outcome {
             }
             let mut answer = client.call(Method::PUT, &organization(org, "/erasure"), Some(body.into())).await?;
             if erase.now {
-                note("It is suspended and being erased; this cannot be undone.\n");
+                context.output.remark("It is suspended and being erased; this cannot be undone.\n");
                 let id = cell(&answer, "organization_id");
                 answer = waiting("erasing", context.output.json, wait(client, &id)).await?;
             }
@@ -159,6 +165,19 @@ async fn show(context: &Context, client: &Client, id: &str) -> Outcome {
         }
     })?;
     Ok(if is_there { Verdict::Good } else { Verdict::Bad })
+}
+
+/// `org erasures`.
+pub(super) async fn list(context: &Context, client: &Client, limit: Limit) -> Outcome {
+    let list = client.list("/v1/erasures", limit.limit).await?;
+    context.output.answer(&list, || {
+        table(
+            &["SLUG", "ORGANIZATION ID", "STATE", "ASKED FOR", "DUE", "ERASED"],
+            &rows(&list, &["slug", "organization_id", "state", "requested_at", "due_at", "erased_at"]),
+            "Nothing was erased here, and nothing is going to be.",
+        )
+    })?;
+    Ok(Verdict::Good)
 }
 
 /// What was done to a member, in words.

@@ -83,7 +83,7 @@ async fn say_export(context: &Context, client: &Client, export: &ExportOrg, body
     let found = client.get(&organization(&export.org.org, "")).await?;
     let plan = json!({
         "dry_run": true, "organization_id": found["id"], "slug": found["slug"], "name": found["name"],
-        "secrets": body["secrets"], "file": export.to.display().to_string(),
+        "secrets": if body["secrets"] == "omit" { "omitted".into() } else { body["secrets"].clone() }, "file": export.to.display().to_string(),
     });
     context.output.answer(&plan, || {
         format!(
@@ -100,6 +100,11 @@ async fn say_export(context: &Context, client: &Client, export: &ExportOrg, body
 /// Needs nothing but the archive: no server, no data directory, no network.
 pub(super) fn verify(context: &Context, verify: &VerifyExport) -> Outcome {
     let trusted = verify.public_key.as_deref().map(read_key).transpose()?;
+    // A name that was mistyped says nothing about an export.
+    let looked_at = fs::File::open(&verify.file).and_then(|file| file.metadata());
+    if !looked_at.map_err(|error| unreadable(&verify.file, &error))?.is_file() {
+        return Err(unreadable(&verify.file, &io::Error::other("it is no file")));
+    }
     let folder = Scratch::new()?;
     let checked = import::check(&verify.file, &folder.0, &import::Bounds::GENEROUS, trusted.as_ref())
         .map_err(|error| Failure::of_server(&error).advise("Do not rely on this file; ask for another export."))?;

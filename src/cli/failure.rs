@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::io;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use serde_json::{Value, json};
 
 use crate::base::{Error, Kind};
@@ -31,6 +32,24 @@ impl Failure {
     /// The command line asks for something that makes no sense.
     pub fn usage(detail: impl Into<String>) -> Self {
         Self { usage: true, ..Self::new("usage", detail) }
+    }
+
+    /// The same, as the parser of the command line tells it: what is wrong, then the usage.
+    pub fn wrong_use(error: &clap::Error) -> Self {
+        let text = error.render().to_string();
+        let (detail, usage) = text.split_once("\nUsage:").map_or((text.as_str(), None), |(a, b)| (a, Some(b)));
+        let detail = detail.split("\nFor more information").next().unwrap_or_default();
+        let detail = match error.kind() {
+            // It begins with the description of all commands.
+            ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "a command is missing",
+            _ => detail,
+        };
+        let words = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let failure = Self::usage(words(detail.trim_start_matches("error: ")));
+        match usage.and_then(|usage| usage.lines().next()) {
+            Some(usage) => failure.advise(format!("Usage: {}", words(usage))),
+            None => failure,
+        }
     }
 
     /// Whoever waits has had enough. What is done is done, and what is half done has no final name.
@@ -101,7 +120,9 @@ impl Failure {
         if let Some(advice) = self.advice() {
             let _ = writeln!(text, "  {advice}");
         }
-        if let (true, Some(request)) = (self.status >= 500, self.problem["request_id"].as_str()) {
+        // Where it is known what to do, the log has no more to say.
+        let is_unexplained = self.status >= 500 && self.advice().is_none();
+        if let (true, Some(request)) = (is_unexplained, self.problem["request_id"].as_str()) {
             let _ = writeln!(text, "  The server's log has more about request {request}.");
         }
         text
@@ -130,11 +151,32 @@ fn advice_for(code: &str) -> Option<&'static str> {
         "organization_frozen" => "`bulkhead org freeze ORG --show` says why; `bulkhead org unfreeze ORG` releases it.",
         "volume_unusable" => "The volumes there are: files.volumes in `bulkhead config show`.",
         "organization_suspended" => "`bulkhead org resume ORG` lets it back in.",
-        "organization_unavailable" => "`bulkhead catalog check` says what is wrong with its file.",
+        "organization_unavailable" => {
+            "`bulkhead fleet check` says what is wrong with its file; `bulkhead org recover ORG` puts back what the backup \
+             has."
+        }
+        "organization_leaving" => "`bulkhead org push ORG --cancel` calls that off.",
+        "organization_moved" => "What stays here of it goes with: bulkhead org erase ORG",
+        "organization_readable" => "`bulkhead org restore ORG` goes back without losing what was revoked since.",
+        "erasure_scheduled" => "`bulkhead org erase ORG --cancel` does that.",
+        "erasure_not_found" => {
+            "`bulkhead org erasures` lists them; one that is done is named by its id, since its names are gone."
+        }
+        "key_rotation_running" => {
+            "`bulkhead keys status` says how far it is; a rotation of the master key that only waits is ended by \
+             `bulkhead keys rotate-master --retire-now`."
+        }
+        "backup_unavailable" => "`bulkhead backup status` says since when and why; everybody is served meanwhile.",
+        "backup_not_found" => "`bulkhead org history ORG` shows which moments there are.",
+        "backup_not_configured" => "docs/BACKUPS.md says how; it takes effect with a restart.",
+        "member_pending" => "`bulkhead member delete ORG MEMBER` takes an invitation back.",
         "member_not_found" => "`bulkhead member list ORG` shows the members there are.",
         "application_not_found" => "`bulkhead app list` shows the applications there are.",
         "api_key_not_found" => "`bulkhead key list` shows the keys there are; with --org those of an organization.",
-        "slug_taken" => "Choose another with --slug, or `bulkhead org show SLUG` to see whose it is.",
+        "slug_taken" => {
+            "Choose another one. `bulkhead org show SLUG` says whose it is; names of what was erased are never given \
+             again."
+        }
         "external_id_taken" => "`bulkhead org show ID` shows whose it is.",
         "email_taken" => "`bulkhead member list ORG` shows that member.",
         "last_owner" => "Make another member an owner first.",

@@ -10,7 +10,7 @@ use super::args::FleetCommand;
 use super::client::{Client, Intent, organization, segment};
 use super::failure::Failure;
 use super::org::done;
-use super::output::{cell, clean, note, rows, table};
+use super::output::{cell, clean, rows, table};
 use super::progress::{Progress, Unit};
 use super::{Context, Outcome, Verdict};
 
@@ -18,6 +18,13 @@ use super::{Context, Outcome, Verdict};
 const ASK: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(context: &Context, command: FleetCommand) -> Outcome {
+    if let FleetCommand::Rollback(org) = &command {
+        let what = format!(
+            "This puts {} back to before its migration and sets it aside: what was written since is no longer served.",
+            clean(&org.org)
+        );
+        context.confirm(&what, &org.org)?;
+    }
     context
         .with_client(Intent::Use, async |client| match command {
             FleetCommand::Check { full, quarantine } => check(context, client, full, quarantine).await,
@@ -37,7 +44,7 @@ pub(super) async fn run(context: &Context, command: FleetCommand) -> Outcome {
 
 async fn check(context: &Context, client: &Client, full: bool, quarantine: bool) -> Outcome {
     let asked = json!({ "full": full, "quarantine": quarantine });
-    let begun = begin(client, "checks", &asked).await?;
+    let begun = begin(context, client, "checks", &asked).await?;
     let last = to_its_end(context, client, "checks", "checked", begun).await?;
     let is_good = last["state"] == "done" && last["findings_count"] == 0;
     context.output.answer(&last, || told(&last))?;
@@ -46,7 +53,7 @@ async fn check(context: &Context, client: &Client, full: bool, quarantine: bool)
 
 /// Starts a walk, or goes on with one that was asked for in the same words: it is there if this command was interrupted
 /// before, since walks are the server's.
-async fn begin(client: &Client, kind: &str, asked: &Value) -> Result<Value, Failure> {
+async fn begin(context: &Context, client: &Client, kind: &str, asked: &Value) -> Result<Value, Failure> {
     let path = format!("/v1/fleet/{kind}");
     match client.post(&path, asked.clone()).await {
         Err(failure) if failure.code() == "fleet_job_running" => {
@@ -62,7 +69,7 @@ async fn begin(client: &Client, kind: &str, asked: &Value) -> Result<Value, Fail
             if !["full", "quarantine", "canary_percent", "dry_run", "pause_on_error"].iter().all(|key| is_same(key)) {
                 return Err(failure);
             }
-            note("One is running already; this follows it.\n");
+            context.output.remark("One is running already; this follows it.\n");
             Ok(running)
         }
         other => other,
@@ -97,7 +104,7 @@ async fn to_its_end(
 }
 
 async fn migrate(context: &Context, client: &Client, body: Value) -> Outcome {
-    let begun = begin(client, "migrations", &body).await?;
+    let begun = begin(context, client, "migrations", &body).await?;
     let last = to_its_end(context, client, "migrations", "migrated", begun).await?;
     let is_good = last["state"] == "done" && last["findings_count"] == 0;
     context.output.answer(&last, || told_of_migration(&last))?;
@@ -112,7 +119,10 @@ fn told_of_migration(migration: &Value) -> String {
     }
     let (done, total) = (cell(migration, "migrated"), cell(migration, "total"));
     let what = if migration["dry_run"] == true { "tried on copies" } else { "migrated" };
-    let _ = writeln!(text, "{done} of {total} organizations {what}, {} failed.", found.len());
+    let _ = match total.as_str() {
+        "0" => writeln!(text, "No organization is older than the newest schema."),
+        _ => writeln!(text, "{done} of {total} organizations {what}, {} failed.", found.len()),
+    };
     if migration["state"] == "paused" {
         text.push_str("It has stopped there, as asked. The same command goes on with the rest.\n");
     }
@@ -183,6 +193,9 @@ async fn stats(context: &Context, client: &Client, top: u16) -> Outcome {
             cell(&stats, "open"),
             cell(&stats, "capacity"),
         );
+        if stats["by_volume"].as_object().is_some_and(|volumes| volumes.len() > 1) {
+            let _ = writeln!(text, "volumes:          {}", counts("by_volume", " "));
+        }
         for (title, key, columns) in [
             ("The largest", "largest", &["bytes", "slug", "organization_id"]),
             ("Set aside", "quarantined", &["organization_id", "since", "reason"]),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::client::innermost;
 use super::{Context, Failure, Outcome, Verdict, config};
 
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -16,7 +17,7 @@ pub(super) async fn run(context: &Context) -> Outcome {
         Failure::new("unhealthy", format!("The server at {address} is not healthy: {cause}."))
             .advise("`bulkhead doctor` and the server's log say more.")
     };
-    let status = ask(address, &config.server.public_url).await.map_err(|error| failed(error.to_string()))?;
+    let status = ask(address, &config.server.public_url).await.map_err(|error| failed(innermost(&error)))?;
     if !status.is_success() {
         return Err(failed(format!("it answered {status}")));
     }

@@ -14,8 +14,15 @@ use super::{Context, Outcome, Verdict};
 
 /// How often a rotation in the background is asked how far it is.
 const ASK: Duration = Duration::from_millis(200);
+/// How long a retirement is waited for: the backup of the keyring is replaced first.
+const RETIREMENT: Duration = Duration::from_secs(30);
 
 pub(super) async fn run(context: &Context, command: KeysCommand) -> Outcome {
+    if let KeysCommand::RotateMaster { retire_now: true, dry_run: false } = command {
+        let what = "The master keys before leave their file, and with them go earlier states of the keyring's backup. A \
+                    copy of the keyring from before can then be opened by nobody who has no copy of that file.";
+        context.confirm(what, "retire")?;
+    }
     context
         .with_client(Intent::Use, async |client| match command {
             KeysCommand::Status => status(context, client).await,
@@ -106,13 +113,32 @@ async fn rotate_master(context: &Context, client: &Client, retire_now: bool, dry
         })?;
         return Ok(Verdict::Good);
     }
-    let last = to_its_end(context, client, "master_rotation", "wrapped anew").await?;
+    let mut last = to_its_end(context, client, "master_rotation", "wrapped anew").await?;
+    let deadline = tokio::time::Instant::now() + RETIREMENT;
+    while retire_now && last["state"] == "waiting" && last["last_error"].is_null() {
+        if tokio::time::Instant::now() > deadline {
+            break;
+        }
+        tokio::time::sleep(ASK).await;
+        last = client.get("/v1/keys").await?["master_rotation"].take();
+    }
     context.output.answer(&last, || {
         let (done, to) = (cell(&last, "done"), cell(&last, "master_key_id"));
         let mut text = format!("{done} keys are wrapped by the master key {to}.\n");
         if last["state"] == "waiting" {
             let until = cell(&last, "retire_at");
-            let _ = writeln!(text, "The key before stays in its file until {until}: backups of the keyring need it. Keep a copy of the file.");
+            let when = match retire_now {
+                true => "The keys before leave their file as soon as the backup of the keyring has been replaced; `bulkhead \
+                         keys status` says when.\n"
+                    .to_owned(),
+                false => format!(
+                    "The key before stays in its file until {until}: backups of the keyring need it. Keep a copy of the \
+                     file.\n"
+                ),
+            };
+            text.push_str(&when);
+        } else if retire_now && last["state"] == "done" {
+            text.push_str("No key before is left in the file. Keep a copy of it.\n");
         }
         text
     })?;

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::args::LimitOrg;
+use super::args::{LimitOrg, QuotaOrg};
 use super::client::{Client, organization};
 use super::output::{cell, clean, table, titled};
 use super::{Context, Outcome, Verdict};
@@ -17,9 +17,32 @@ pub(super) async fn limit(context: &Context, client: &Client, wanted: &LimitOrg)
         "queued_hashes": wanted.queued_hashes,
         "written_bytes_per_minute": wanted.written_bytes_per_minute,
     });
-    let path = organization(&wanted.org.org, "");
-    let answer = client.call(Method::PATCH, &path, Some(json!({ "limits": limits }))).await?;
-    context.output.answer(&answer, || titled(&format!("Limited {}.", clean(&wanted.org.org)), &answer))?;
+    set(context, client, &wanted.org.org, "limits", limits, wanted.default).await
+}
+
+/// `org quota`.
+pub(super) async fn quota(context: &Context, client: &Client, wanted: &QuotaOrg) -> Outcome {
+    let quotas = json!({ "max_bytes": wanted.max_bytes, "max_members": wanted.max_members });
+    set(context, client, &wanted.org.org, "quotas", quotas, wanted.default).await
+}
+
+/// All of one kind are replaced. Who names none wants to see them, and says so to take them away.
+async fn set(context: &Context, client: &Client, org: &str, kind: &str, wanted: Value, default: bool) -> Outcome {
+    let path = organization(org, "");
+    let is_question = !default && wanted.as_object().into_iter().flatten().all(|(_, value)| value.is_null());
+    let answer = match is_question {
+        true => client.get(&path).await?,
+        false => client.call(Method::PATCH, &path, Some(json!({ kind: wanted }))).await?,
+    };
+    context.output.answer(&answer, || {
+        let org = clean(org);
+        let title = match (is_question, default) {
+            (true, _) => format!("Set for {org}; \"-\" is what [{kind}] of the configuration says:"),
+            (false, true) => format!("{org} follows [{kind}] of the configuration."),
+            (false, false) => format!("Limited {org}; \"-\" is what [{kind}] of the configuration says:"),
+        };
+        titled(&title, &answer[kind])
+    })?;
     Ok(Verdict::Good)
 }
 

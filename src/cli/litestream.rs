@@ -13,6 +13,7 @@ use super::failure::Failure;
 use super::{Context, Outcome, Verdict};
 use crate::backup::Source;
 use crate::config::{Backup, BackupMode, Config};
+use crate::replica::Location;
 
 /// A directory of the file tree in which organizations are: `orgs/<2 hex>/<2 hex>/<uuid>/db.sqlite`.
 const ORGANIZATIONS: &str = "orgs";
@@ -20,10 +21,15 @@ const ORGANIZATIONS: &str = "orgs";
 pub(super) fn run(context: &Context, command: LitestreamCommand) -> Outcome {
     let LitestreamCommand::Config { replica } = command;
     let config = super::config::load(&context.options)?;
+    context.refuse_url("litestream config", "the configuration of this machine")?;
     let url = replica.unwrap_or_else(|| config.backup.url.clone());
     if url.is_empty() {
         return Err(Failure::new("backup_not_configured", "There is nowhere to replicate to.")
             .advise("Set backup.url, or name a place with --replica, such as s3://bucket/prefix."));
+    }
+    // The server reads what is shipped there, so it must be a place that it knows.
+    if let Err(error) = url.parse::<Location>() {
+        return Err(Failure::usage(format!("--replica: {error}")));
     }
     let text = yaml(&config, url.trim_end_matches('/')).map_err(|error| {
         Failure::new("unusable_path", format!("The data directory cannot be named as a whole: {error}."))

@@ -21,6 +21,7 @@ pub(super) async fn run(context: &Context, command: MemberCommand) -> Outcome {
         }
         MemberCommand::Deactivate(member) => change(context, Method::PUT, &member, "Deactivated").await,
         MemberCommand::Reactivate(member) => change(context, Method::DELETE, &member, "Reactivated").await,
+        MemberCommand::Delete(member) => delete(context, &member).await,
         MemberCommand::Erase(member) => erase(context, &member).await,
     }
 }
@@ -74,7 +75,21 @@ async fn change(context: &Context, method: Method, who: &Member, word: &str) -> 
         .await
 }
 
+async fn delete(context: &Context, who: &Member) -> Outcome {
+    context
+        .with_client(Intent::Use, async |client| {
+            let id = resolve(client, &who.org.org, &who.member).await?;
+            let path = organization(&who.org.org, &format!("/members/{}", segment(&id)));
+            let answer = client.call(Method::DELETE, &path, None).await?;
+            context.output.answer(&done(answer), || format!("Deleted {}.\n", clean(&who.member)))?;
+            Ok(Verdict::Good)
+        })
+        .await
+}
+
 async fn erase(context: &Context, who: &Member) -> Outcome {
+    let (member, org) = (clean(&who.member), clean(&who.org.org));
+    context.confirm(&format!("This erases {member} from {org} for good, also from its audit log."), &who.member)?;
     context
         .with_client(Intent::Use, async |client| {
             let id = resolve(client, &who.org.org, &who.member).await?;

@@ -14,7 +14,9 @@ mod backup;
 mod catalog;
 mod client;
 mod config;
+mod confirm;
 mod doctor;
+mod encryption;
 mod erasure;
 mod export;
 mod failure;
@@ -106,13 +108,10 @@ async fn unless_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) -
 
 /// Runs the command that `args` spells, the program's name first.
 pub async fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help is an answer, anything else is wrong use; where to print it is gone only with the reader.
-            let _ = error.print();
-            return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
-        }
+        Err(error) => return not_understood(&error, &args),
     };
     let context = Context { output: Output { json: cli.options.json }, options: cli.options };
     match dispatch(&context, cli.command).await {
@@ -125,6 +124,20 @@ pub async fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// Help is an answer, anything else is wrong use. Whoever asked for JSON reads nothing else, also where the rest of the
+/// line makes no sense.
+fn not_understood(error: &clap::Error, args: &[OsString]) -> ExitCode {
+    let wants_json = args.iter().take_while(|arg| *arg != "--").any(|arg| arg == "--json");
+    if wants_json && error.use_stderr() {
+        let failure = Failure::wrong_use(error);
+        Output { json: true }.complain(&failure);
+        return failure.exit_code();
+    }
+    // Where to print it is gone only with the reader.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS }
+}
+
 async fn dispatch(context: &Context, command: Command) -> Outcome {
     match command {
         Command::Serve => serve::serve(context).await,
@@ -132,6 +145,7 @@ async fn dispatch(context: &Context, command: Command) -> Outcome {
         Command::Member(command) => member::run(context, command).await,
         Command::App(command) => app::run(context, command).await,
         Command::Key(command) => key::run(context, command).await,
+        Command::Audit(command) => audit::of_operators(context, command).await,
         Command::Keys(command) => keys::run(context, command).await,
         Command::Catalog(command) => catalog::run(context, command).await,
         Command::Fleet(command) => fleet::run(context, command).await,

@@ -25,7 +25,10 @@ pub(super) async fn freeze(context: &Context, freeze: FreezeOrg) -> Outcome {
             let org = &freeze.org.org;
             if freeze.show {
                 let found = client.get(&organization(org, "/freeze")).await?;
-                context.output.answer(&found, || details(&found))?;
+                context.output.answer(&found, || match found["frozen"] == true {
+                    true => details(&found),
+                    false => format!("{} is not frozen.\n", clean(org)),
+                })?;
                 return Ok(Verdict::Good);
             }
             if freeze.verify {

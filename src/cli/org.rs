@@ -8,7 +8,8 @@ use super::client::{Client, Intent, LONG, organization};
 use super::output::{cell, clean, details, rows, table, titled};
 use super::progress::waiting;
 use super::{
-    Context, Outcome, Verdict, audit, backup, erasure, export, limits, moving, password, replication, transfer,
+    Context, Outcome, Verdict, audit, backup, encryption, erasure, export, limits, moving, password, replication,
+    transfer,
 };
 
 pub(super) async fn run(context: &Context, command: OrgCommand) -> Outcome {
@@ -50,24 +51,22 @@ pub(super) async fn run(context: &Context, command: OrgCommand) -> Outcome {
         OrgCommand::Pull(wanted) => transfer::pull(context, wanted).await,
         OrgCommand::Move(wanted) => moving::relocate(context, wanted).await,
         OrgCommand::Erase(erase) => erasure::erase(context, erase).await,
+        OrgCommand::Erasures(limit) => {
+            context.with_client(Intent::Use, async |client| erasure::list(context, client, limit).await).await
+        }
         OrgCommand::Certificate(wanted) => erasure::certificate(context, wanted).await,
         OrgCommand::RotateKey(org) => {
             let rotate = async |client: &Client| super::keys::rotate_one(context, client, &org.org).await;
             context.with_client(Intent::Use, rotate).await
         }
+        OrgCommand::Encrypt(wanted) => encryption::encrypt(context, wanted, "file").await,
+        OrgCommand::Decrypt(wanted) => encryption::encrypt(context, wanted, "columns").await,
+        OrgCommand::RotateFileKey(wanted) => encryption::rotate(context, wanted).await,
         OrgCommand::Compact(org) => {
             context.with_client(Intent::Use, async |client| compact(context, client, &org.org).await).await
         }
-        OrgCommand::Quota { org, max_bytes, max_members } => {
-            let quotas = json!({ "max_bytes": max_bytes, "max_members": max_members });
-            context
-                .with_client(Intent::Use, async |client| {
-                    let path = organization(&org.org, "");
-                    let answer = client.call(Method::PATCH, &path, Some(json!({ "quotas": quotas }))).await?;
-                    context.output.answer(&answer, || titled(&format!("Limited {}.", clean(&org.org)), &answer))?;
-                    Ok(Verdict::Good)
-                })
-                .await
+        OrgCommand::Quota(wanted) => {
+            context.with_client(Intent::Use, async |client| limits::quota(context, client, &wanted).await).await
         }
         OrgCommand::Limit(wanted) => {
             context.with_client(Intent::Use, async |client| limits::limit(context, client, &wanted).await).await
@@ -87,12 +86,15 @@ pub(super) async fn run(context: &Context, command: OrgCommand) -> Outcome {
                 })
                 .await
         }
-        OrgCommand::Recover { org, moment } => {
+        OrgCommand::Recover { org, moment, dry_run } => {
             context
-                .with_client(Intent::Use, async |client| backup::recover(context, client, &org.org, &moment).await)
+                .with_client(Intent::Use, async |client| {
+                    backup::recover(context, client, &org.org, &moment, dry_run).await
+                })
                 .await
         }
         OrgCommand::Restore(restore) => {
+            backup::confirm(context, &restore)?;
             context.with_client(Intent::Use, async |client| backup::restore(context, client, &restore).await).await
         }
     }

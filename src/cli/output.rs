@@ -18,6 +18,13 @@ impl Output {
         write_quietly(&mut io::stdout().lock(), &text).map_err(Failure::from)
     }
 
+    /// Text beside the answer, for people.
+    pub fn remark(&self, text: &str) {
+        if !self.json {
+            note(text);
+        }
+    }
+
     /// A failure, where answers don't go.
     pub fn complain(&self, failure: &Failure) {
         let text = if self.json { format!("{:#}\n", failure.document()) } else { clean_lines(&failure.text()) };
@@ -47,7 +54,7 @@ pub(super) fn titled(title: &str, object: &Value) -> String {
 pub(super) fn details(object: &Value) -> String {
     let (mut lines, mut secrets) = (Vec::new(), Vec::new());
     flatten("", object, &mut |key, value| {
-        let line = (key.replace('_', " "), shown(value));
+        let line = (clean(&key.replace('_', " ")), shown(value));
         if is_secret(key) { secrets.push(line) } else { lines.push(line) }
     });
     let width = lines.iter().chain(&secrets).map(|(key, _)| key.chars().count() + 1).max().unwrap_or(0);
@@ -74,6 +81,12 @@ fn flatten(prefix: &str, value: &Value, line: &mut dyn FnMut(&str, &Value)) {
         let key = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
         match value {
             Value::Object(inner) if !inner.is_empty() => flatten(&key, value, line),
+            // One line each.
+            Value::Array(values) if values.iter().any(Value::is_object) => {
+                for value in values {
+                    line(&key, value);
+                }
+            }
             _ => line(&key, value),
         }
     }
@@ -126,7 +139,11 @@ fn shown(value: &Value) -> String {
         Value::Array(values) if values.is_empty() => "-".to_owned(),
         Value::Array(values) => values.iter().map(shown).collect::<Vec<_>>().join(", "),
         Value::Object(object) if object.is_empty() => "-".to_owned(),
-        Value::Object(_) | Value::Number(_) => clean(&value.to_string()),
+        Value::Object(object) => {
+            let parts = object.iter().map(|(key, value)| format!("{} {}", clean(&key.replace('_', " ")), shown(value)));
+            parts.collect::<Vec<_>>().join(", ")
+        }
+        Value::Number(_) => clean(&value.to_string()),
     }
 }
 

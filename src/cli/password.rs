@@ -38,7 +38,7 @@ pub(super) fn read(input: &mut dyn Read) -> Result<Secret, Failure> {
     let text = text.strip_suffix('\n').unwrap_or(text);
     let text = text.strip_suffix('\r').unwrap_or(text);
     if text.is_empty() {
-        return Err(Failure::usage("a password was expected on standard input, and there was none"));
+        return Err(Failure::usage("a password or passphrase was expected on standard input, and there was none"));
     }
     Ok(Secret::new(text.to_owned()))
 }

@@ -31,6 +31,7 @@ pub(super) async fn run(context: &Context, org: &str, mode: ReplicationMode) -> 
 
 /// Without a server and without the API: both refuse to work with a store that is somebody else's.
 pub(super) async fn adopt(context: &Context, dry_run: bool) -> Outcome {
+    context.refuse_url("backup adopt", "the store and the data directory of this configuration")?;
     let config = super::config::load(&context.options)?;
     if config.backup.url.is_empty() {
         return Err(Failure::new(
@@ -39,11 +40,19 @@ pub(super) async fn adopt(context: &Context, dry_run: bool) -> Outcome {
         ));
     }
     let data_dir = &config.server.data_dir;
-    let of_server = |error: Error| Failure::of_server(&error);
+    let of_server = |error: Error| super::serve::not_ours(data_dir, &error);
     let store = copies::store(&config.backup).map_err(of_server)?;
     let (before, after) = if dry_run {
         (store.owner().await.map_err(|error| Failure::new("backup_failed", format!("{error}.")))?, None)
     } else {
+        context.confirm(
+            &format!(
+                "{} becomes the store of this deployment alone. Whoever has it now ships nothing there any more; \
+                 --dry-run says who that is.",
+                clean(&config.backup.url)
+            ),
+            "adopt",
+        )?;
         let _alone = App::alone_in(data_dir).map_err(of_server)?;
         let (url, name) = (&config.backup.url, config.server.origin());
         let taken = backup::adopt(&store, data_dir, url, &name, Clock::system().now()).await.map_err(of_server)?;

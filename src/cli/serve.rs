@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Context, Failure, Outcome, Verdict, config, log};
 use crate::app::App;
-use crate::base::{Clock, codes};
+use crate::base::{Clock, Error, codes};
 
 /// A command that works on the directory without a server is gone in a moment: it is waited for, 2 seconds.
 const WAIT: Duration = Duration::from_millis(100);
@@ -32,6 +32,11 @@ pub(super) async fn serve(context: &Context) -> Outcome {
         tokio::time::sleep(WAIT).await;
     }
     Err(in_use(&data_dir))
+}
+
+/// For the commands that need the directory for themselves.
+pub(super) fn not_ours(data_dir: &Path, error: &Error) -> Failure {
+    if App::is_owned(data_dir) { in_use(data_dir) } else { Failure::of_server(error) }
 }
 
 fn in_use(data_dir: &Path) -> Failure {

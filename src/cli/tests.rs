@@ -117,6 +117,8 @@ fn secrets_come_last_with_a_note() {
     let (before, after) = text.split_once("client secret:  bh_cs_1\n").unwrap();
     assert!(before.contains("app_1") && after.contains("shown this once"), "{text}");
     assert!(!details(&json!({ "id": "app_1" })).contains("once"));
+    // Keys of metadata come from strangers as well.
+    assert_eq!(details(&json!({ "metadata": { "a\u{1b}[2J": "b" } })), "metadata.a\u{fffd}[2J:  b\n");
 }
 
 #[test]

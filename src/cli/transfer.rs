@@ -64,13 +64,8 @@ async fn carry(context: &Context, source: &Client, target: &Client, org: &str, t
     };
     let departure_path = organization(org, "/departure");
     let mut departure = source.call(Method::PUT, &departure_path, Some(json!({ "to": to }))).await?;
-    let arrival_path = format!("/v1/arrivals/{}", segment(&cell(&departure, "id")));
-    let announced = json!({
-        "organization_id": departure["organization_id"], "slug": departure["slug"],
-        "external_id": departure["external_id"], "hosts": departure["hosts"], "from": departure["from"],
-        "key": departure["key"],
-    });
-    let mut arrival = match target.call(Method::PUT, &arrival_path, Some(announced)).await {
+    let arrival_path = arrival_of(&departure);
+    let mut arrival = match target.call(Method::PUT, &arrival_path, Some(announced(&departure))).await {
         Ok(arrival) => arrival,
         Err(failure) => {
             // Nothing has happened here, and nothing shall remain of it.
@@ -82,7 +77,7 @@ async fn carry(context: &Context, source: &Client, target: &Client, org: &str, t
     };
     if arrival["state"] == "prepared" {
         say("From here on it takes no writes, until it is served there or this is called off with --cancel.");
-        let body = json!({ "recipient": arrival["recipient"] });
+        let body = json!({ "recipient": arrival["recipient"], "waiver_sha256": arrival["waiver_sha256"] });
         departure = source.call(Method::PUT, &format!("{departure_path}/archive"), Some(body)).await?;
         let folder = Scratch::new()?;
         let archive = folder.path().join("archive.tar.zst");
@@ -90,7 +85,10 @@ async fn carry(context: &Context, source: &Client, target: &Client, org: &str, t
         source.download(&format!("{departure_path}/archive"), &archive, progress).await?;
         let content = format!("{arrival_path}/content?sha256={}", cell(&departure, "archive_sha256"));
         let progress = Progress::new("sent", Unit::Bytes, context.output.json);
-        arrival = target.upload(&content, &archive, None, progress).await?;
+        arrival = match target.upload(&content, &archive, None, progress).await {
+            Ok(arrival) => arrival,
+            Err(failure) => return Err(call_off(source, &departure_path, target, &arrival_path, failure).await),
+        };
     }
     let arrived = json!({ "archive_sha256": arrival["archive_sha256"], "audit": arrival["audit"] });
     let departure = source.call(Method::PUT, &format!("{departure_path}/completion"), Some(arrived)).await?;
@@ -123,6 +121,36 @@ async fn carry(context: &Context, source: &Client, target: &Client, org: &str, t
     Ok(if without.is_empty() { Verdict::Good } else { Verdict::Bad })
 }
 
+fn arrival_of(departure: &Value) -> String {
+    format!("/v1/arrivals/{}", segment(&cell(departure, "id")))
+}
+
+/// What the target is told of what is to come.
+fn announced(departure: &Value) -> Value {
+    json!({
+        "organization_id": departure["organization_id"], "slug": departure["slug"],
+        "external_id": departure["external_id"], "hosts": departure["hosts"], "from": departure["from"],
+        "key": departure["key"], "bytes": departure["bytes"],
+    })
+}
+
+/// The archive was not taken in. If the target says that nothing has arrived, the source goes on as before; if it says
+/// nothing, nobody knows, and the same command again finds out.
+async fn call_off(source: &Client, departure: &str, target: &Client, arrival: &str, failure: Failure) -> Failure {
+    let has_not_arrived = target.get(arrival).await.is_ok_and(|found| found["state"] == "prepared");
+    if !has_not_arrived {
+        return failure.advise("It takes no writes: the same command again goes on, and --cancel calls it off.");
+    }
+    match source.call(Method::DELETE, departure, None).await {
+        Ok(_) => {
+            // Nothing is in it. Where it stays it keeps nobody from anything.
+            let _ = target.call(Method::DELETE, arrival, None).await;
+            failure.advise("Nothing of it is there; it stays, and takes writes again.")
+        }
+        Err(_) => failure.advise("It takes no writes until --cancel calls it off, or the same command goes on."),
+    }
+}
+
 /// Agrees upon it with both sides, then calls that off.
 async fn rehearse(context: &Context, source: &Client, target: &Client, org: &str, to: &str) -> Outcome {
     let path = organization(org, "/departure");
@@ -131,13 +159,8 @@ async fn rehearse(context: &Context, source: &Client, target: &Client, org: &str
         let detail = format!("It is on its way already: {}.", cell(&departure, "state"));
         return Err(Failure::new("transfer_state", &detail).advise("The same command without --dry-run goes on."));
     }
-    let arrival_path = format!("/v1/arrivals/{}", segment(&cell(&departure, "id")));
-    let announced = json!({
-        "organization_id": departure["organization_id"], "slug": departure["slug"],
-        "external_id": departure["external_id"], "hosts": departure["hosts"], "from": departure["from"],
-        "key": departure["key"],
-    });
-    let agreed = target.call(Method::PUT, &arrival_path, Some(announced)).await;
+    let arrival_path = arrival_of(&departure);
+    let agreed = target.call(Method::PUT, &arrival_path, Some(announced(&departure))).await;
     source.call(Method::DELETE, &path, None).await?;
     if agreed.is_ok() {
         target.call(Method::DELETE, &arrival_path, None).await?;
@@ -155,27 +178,46 @@ async fn rehearse(context: &Context, source: &Client, target: &Client, org: &str
     Ok(Verdict::Good)
 }
 
-/// The source first: once it stays, nothing can make the arrival active.
+/// The source first: once it stays, nothing can make the arrival active. One that has left and is not served yet comes
+/// back: the target gives it up for good, and what it says then is shown to the source.
 async fn cancel(context: &Context, source: &Client, target: Option<&Client>, org: &str) -> Outcome {
     let path = organization(org, "/departure");
     let departure = source.get(&path).await.ok();
-    source.call(Method::DELETE, &path, None).await?;
-    let arrival = departure.map(|departure| format!("/v1/arrivals/{}", segment(&cell(&departure, "id"))));
+    let arrival = departure.as_ref().map(arrival_of);
+    let has_left = departure.as_ref().is_some_and(|departure| departure["state"] == "gone");
     let cleared = match (target, &arrival) {
-        (Some(target), Some(arrival)) => match target.call(Method::DELETE, arrival, None).await {
-            Ok(_) => true,
-            // It never got to hear of it.
-            Err(failure) if failure.code() == "transfer_not_found" => true,
-            Err(failure) => return Err(failure),
-        },
-        _ => false,
+        (Some(target), Some(arrival)) if has_left => {
+            let given_up = target.call(Method::DELETE, &format!("{arrival}?give_up=true"), None).await?;
+            let body = json!({ "waiver": given_up["waiver"] });
+            source.call(Method::PUT, &format!("{path}/return"), Some(body)).await?;
+            true
+        }
+        _ => {
+            source.call(Method::DELETE, &path, None).await?;
+            match (target, &arrival) {
+                (Some(target), Some(arrival)) => {
+                    match target.call(Method::DELETE, &format!("{arrival}?give_up=true"), None).await {
+                        Ok(_) => true,
+                        // It never got to hear of it.
+                        Err(failure) if failure.code() == "transfer_not_found" => true,
+                        Err(failure) => return Err(failure),
+                    }
+                }
+                _ => false,
+            }
+        }
     };
-    let done = json!({ "ok": true, "arrival": arrival, "arrival_cleared": cleared });
+    let done = json!({ "ok": true, "arrival": arrival, "arrival_cleared": cleared, "came_back": has_left });
     context.output.answer(&done, || {
-        let stays = format!("{} stays, and takes writes again.\n", clean(org));
+        let stays = match has_left {
+            true => format!("{} is here again, and takes writes.\n", clean(org)),
+            false => format!("{} stays, and takes writes again.\n", clean(org)),
+        };
         match (&arrival, cleared) {
             (Some(arrival), false) => {
-                format!("{stays}What has arrived there can never be served. It goes with: DELETE {arrival}\n")
+                format!(
+                    "{stays}What has arrived there can never be served. It goes with: DELETE {arrival}?give_up=true\n"
+                )
             }
             _ => stays,
         }

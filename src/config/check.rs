@@ -67,6 +67,12 @@ fn check_backup(backup: &Backup, report: &mut Report<'_>) {
     if !is_bucket && !backup.endpoint.is_empty() {
         report.add("backup.endpoint", "is of an S3 store, and backup.url does not begin with s3://");
     }
+    // The bucket would become a part of the host (bucket.192.0.2.1), which is no address any more.
+    let endpoint = url::Url::parse(&backup.endpoint).ok();
+    let is_number = |host: url::Host<&str>| !matches!(host, url::Host::Domain(_));
+    if !backup.force_path_style && endpoint.as_ref().and_then(url::Url::host).is_some_and(is_number) {
+        report.add("backup.force_path_style", "must be true where backup.endpoint is an IP address");
+    }
     if backup.replication == Replicated::Object && backup.url.is_empty() {
         report.add("backup.replication", "is \"object\", which needs a store: set backup.url");
     }
@@ -165,6 +171,9 @@ fn check_keys(config: &Config, report: &mut Report<'_>) {
     }
     if !keys.token.is_empty() && !keys.token_file.as_os_str().is_empty() {
         report.add("keys.token_file", "is set and so is keys.token; keep one of them");
+    }
+    if !keys.ca_file.as_os_str().is_empty() && !keys.url.starts_with("https://") {
+        report.add("keys.ca_file", "is of use only where keys.url is https");
     }
     if keys.key_id.len() > 200 || !keys.key_id.bytes().all(|byte| byte.is_ascii_graphic()) {
         report.add("keys.key_id", "must be at most 200 visible ASCII characters");

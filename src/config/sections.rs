@@ -201,6 +201,9 @@ section! {
         /// What is presented there; here, in the environment, or in a file that is read at every request.
         token: Secret = Secret::new(String::new());
         token_file: PathBuf = PathBuf::new();
+        /// Certificates in PEM of whoever may vouch for the service, and nobody else then; empty for whom the system
+        /// trusts.
+        ca_file: PathBuf = PathBuf::new();
         /// The key that an outside provider is asked to wrap with; empty for what it chooses.
         key_id: String = String::new();
         /// How long an outside provider may take to answer.

@@ -184,6 +184,7 @@ fn what_would_not_be_safe_is_refused() {
         ("url = 'http://kms.example.com'", "keys.url"),
         ("url = 'https://a:b@kms.example.com'", "keys.url"),
         ("url = 'https://kms.example.com'\ntoken = 'a'\ntoken_file = 'b'", "keys.token_file"),
+        ("url = 'http://127.0.0.1:1'\nca_file = 'ca.pem'", "keys.ca_file"),
         ("key_id = 'a b'", "keys.key_id"),
         ("previous_master_key = 'a'", "keys.previous_master_key"),
     ] {

@@ -6,7 +6,7 @@
 //! expires and who may ask: it has no clock, no file and no table.
 
 mod aead;
-pub mod background;
+mod background;
 pub mod envelope;
 pub mod hash;
 mod line;
@@ -17,6 +17,7 @@ mod sealer;
 pub mod signing;
 pub mod strength;
 
+pub use background::Crew;
 pub use hash::MacKey;
 pub use line::Share;
 pub use password::{HashParameters, PasswordHasher, Verdict};

@@ -1,12 +1,13 @@
 //! One organization's account.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::bucket::Bucket;
 use super::limited::{Limited, Which};
 use super::plan::{Plan, Values};
+use crate::base::error::Quota;
 use crate::base::time::length;
 use crate::base::{Clock, Code, Error, OrganizationId, Result, codes};
 
@@ -23,13 +24,21 @@ pub struct Account {
     hashes_waiting: AtomicU32,
     written: Bucket,
     limited: Arc<Limited>,
+    /// Of all organizations together.
+    entered: Arc<AtomicU64>,
 }
 
 /// A request's place among those of its organization that are answered at the same moment; given back when dropped.
 pub struct Turn(Arc<Account>);
 
 impl Account {
-    pub(super) fn new(organization: OrganizationId, clock: Clock, defaults: Values, limited: Arc<Limited>) -> Self {
+    pub(super) fn new(
+        organization: OrganizationId,
+        clock: Clock,
+        defaults: Values,
+        limited: Arc<Limited>,
+        entered: Arc<AtomicU64>,
+    ) -> Self {
         let account = Self {
             organization,
             clock,
@@ -41,6 +50,7 @@ impl Account {
             hashes_waiting: AtomicU32::new(0),
             written: Bucket::default(),
             limited,
+            entered,
         };
         account.apply(&Plan::default());
         account
@@ -71,7 +81,10 @@ impl Account {
             return Err(self.refusal(Which::Concurrency, &codes::ORGANIZATION_CONCURRENCY_LIMITED, Duration::ZERO));
         }
         match self.requests.take(self.clock.elapsed()) {
-            Ok(()) => Ok(turn),
+            Ok(()) => {
+                self.entered.fetch_add(1, Ordering::Relaxed);
+                Ok(turn)
+            }
             Err(wait) => Err(self.refusal(Which::Requests, &codes::ORGANIZATION_RATE_LIMITED, wait)),
         }
     }
@@ -93,9 +106,10 @@ impl Account {
         (self.hashes_at_once.load(Ordering::Relaxed), self.hashes_waiting.load(Ordering::Relaxed))
     }
 
-    /// Notes that a hash was refused because too many wait.
-    pub fn hash_refused(&self) {
+    /// Notes that a hash was refused because too many wait; how many may.
+    pub fn hash_refused(&self) -> Quota {
         self.limited.note(self.organization, Which::Hashing);
+        self.quota(Which::Hashing)
     }
 
     /// Requests that are being answered.
@@ -110,11 +124,31 @@ impl Account {
         self.running() == 0 && self.requests.is_full(now) && self.written.is_full(now)
     }
 
+    /// How much there is of a limit, for whoever is refused because nothing is left.
+    fn quota(&self, which: Which) -> Quota {
+        let of = |bucket: &Bucket, unit| {
+            let (amount, window) = bucket.size();
+            Quota { name: which.as_str(), amount, unit, window: Some(window) }
+        };
+        match which {
+            Which::Requests => of(&self.requests, None),
+            Which::Writes => of(&self.written, Some("content-bytes")),
+            Which::Concurrency | Which::Hashing => {
+                let most = match which {
+                    Which::Hashing => &self.hashes_waiting,
+                    _ => &self.most_running,
+                };
+                let amount = u64::from(most.load(Ordering::Relaxed));
+                Quota { name: which.as_str(), amount, unit: Some("concurrent-requests"), window: None }
+            }
+        }
+    }
+
     fn refusal(&self, which: Which, code: &'static Code, wait: Duration) -> Error {
         self.limited.note(self.organization, which);
         // In whole seconds, as `Retry-After` says it (RFC 9110 section 10.2.3): never too few.
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-        Error::new(code).retry_after(Duration::from_secs(seconds.max(1)))
+        Error::new(code).retry_after(Duration::from_secs(seconds.max(1))).limited_by(self.quota(which))
     }
 }
 

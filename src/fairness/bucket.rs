@@ -73,6 +73,11 @@ impl Bucket {
         let _ = self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, charged);
     }
 
+    /// What it holds, and how long it takes to fill.
+    pub fn size(&self) -> (u64, Duration) {
+        (self.capacity.load(Ordering::Relaxed), Duration::from_nanos(self.window.load(Ordering::Relaxed)))
+    }
+
     /// Whether nothing is missing.
     pub fn is_full(&self, now: Duration) -> bool {
         self.full_at.load(Ordering::Relaxed) <= nanos(now)

@@ -14,6 +14,7 @@ mod plan;
 mod tests;
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use account::{Account, Turn};
@@ -37,6 +38,8 @@ struct Inner {
     defaults: Values,
     shards: [Mutex<Shard>; SHARDS],
     limited: Arc<Limited>,
+    /// Requests that were let in, of all organizations.
+    entered: Arc<AtomicU64>,
 }
 
 struct Shard {
@@ -51,7 +54,8 @@ impl Fairness {
     #[must_use]
     pub fn new(defaults: Values, clock: Clock) -> Self {
         let shards = std::array::from_fn(|_| Mutex::new(Shard { accounts: HashMap::new(), crowded: FEW }));
-        Self(Arc::new(Inner { limited: Arc::new(Limited::new(clock.clone())), clock, defaults, shards }))
+        let (limited, entered) = (Arc::new(Limited::new(clock.clone())), Arc::default());
+        Self(Arc::new(Inner { clock, defaults, shards, limited, entered }))
     }
 
     /// The account of an organization, which must be one that exists.
@@ -65,7 +69,8 @@ impl Fairness {
             shard.tidy();
             shard.crowded = (2 * shard.accounts.len()).max(FEW);
         }
-        let account = Account::new(id, self.0.clock.clone(), self.0.defaults, Arc::clone(&self.0.limited));
+        let (limited, entered) = (Arc::clone(&self.0.limited), Arc::clone(&self.0.entered));
+        let account = Account::new(id, self.0.clock.clone(), self.0.defaults, limited, entered);
         Arc::clone(shard.accounts.entry(id).or_insert_with(|| Arc::new(account)))
     }
 
@@ -77,6 +82,13 @@ impl Fairness {
             shard.accounts.shrink_to_fit();
             shard.crowded = (2 * shard.accounts.len()).max(FEW);
         }
+    }
+
+    /// Counts the requests that were let in: while this stays the same, work in the background is in nobody's way.
+    /// Those of operators are not among them.
+    #[must_use]
+    pub fn entered(&self) -> u64 {
+        self.0.entered.load(Ordering::Relaxed)
     }
 
     /// How many accounts there are.

@@ -78,6 +78,15 @@ fn a_request_that_finds_no_place_costs_nothing_of_the_rate() {
 }
 
 #[test]
+fn who_is_let_in_is_counted_over_all_and_who_is_refused_is_not() {
+    let (fairness, _) = fairness(Values { requests_per_second: 1, request_burst: 2, ..NONE });
+    for n in [1, 2, 1, 1, 1] {
+        drop(fairness.account(id(n)).enter());
+    }
+    assert_eq!(fairness.entered(), 3);
+}
+
+#[test]
 fn what_was_written_is_counted_afterwards_and_never_owed_for_long() {
     let (fairness, clock) = fairness(Values { written_bytes_per_minute: 60_000, ..NONE });
     let account = fairness.account(id(1));

@@ -11,6 +11,7 @@ pub mod api_key;
 pub mod application;
 pub mod audit;
 pub mod backup;
+pub mod encryption;
 pub mod erasure;
 pub mod export;
 pub mod fleet;
@@ -34,7 +35,10 @@ pub mod signing_key;
 pub mod status;
 pub mod transfer;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use tokio::sync::{Mutex, MutexGuard, Notify};
 
 use crate::backup::Backups;
 use crate::base::{Clock, OrganizationId};
@@ -95,8 +99,50 @@ pub struct DeploymentState {
     pub inspections: inspection::Desk,
     /// Files on their way to other volumes.
     pub relocations: placement::Desk,
+    /// Files on their way to other keys.
+    pub encryptions: encryption::Desk,
+    /// Keeps the steps of one arrival apart.
+    pub arrivals: transfer::Desk,
     /// Looks at what is uploaded.
     pub imports: import::Checker,
+}
+
+/// Wakes whoever works in the background on what is given to it, keeps two from doing so at the same time, and lets
+/// them come to an end.
+#[derive(Default)]
+pub struct Bell<T> {
+    rings: Notify,
+    at_work: Mutex<T>,
+    is_closed: AtomicBool,
+}
+
+impl<T> Bell<T> {
+    /// There is something to do.
+    pub fn ring(&self) {
+        self.rings.notify_one();
+    }
+
+    /// Until it rings.
+    pub async fn rung(&self) {
+        self.rings.notified().await;
+    }
+
+    /// The turn of whoever works.
+    pub async fn turn(&self) -> MutexGuard<'_, T> {
+        self.at_work.lock().await
+    }
+
+    /// Nothing further is begun; returns when what is under way has ended.
+    pub async fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        drop(self.turn().await);
+        self.ring();
+    }
+
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
+    }
 }
 
 /// Who may create organizations.

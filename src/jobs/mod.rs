@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::base::{OrganizationId, Result};
+use crate::base::{Clock, OrganizationId, Result};
 use crate::catalog::Directory;
 use crate::features::TenantState;
 use crate::outbound::Mailer;
@@ -23,7 +23,31 @@ use crate::tenants::{Occasion, Tenant, Tenants};
 const AT_ONCE: usize = 4;
 
 /// Files that called for attention. A call holds no file open.
-pub type Calls = mpsc::UnboundedReceiver<(OrganizationId, Occasion)>;
+pub struct Calls {
+    /// How long to wait with a look into a file that was opened; nothing where something was put into its outbox.
+    calls: mpsc::UnboundedReceiver<(OrganizationId, Option<Duration>)>,
+    looked: tidy::Looked,
+}
+
+/// What files call with, and whoever hears it. At shutdown nobody listens any more, and nothing is lost: the next open
+/// calls again.
+pub fn bell(clock: Clock) -> (impl Fn(OrganizationId, Occasion) + Send + Sync + 'static, Calls) {
+    let (sender, calls) = mpsc::unbounded_channel();
+    let looked = tidy::Looked::new();
+    let known = looked.clone();
+    let ring = move |id, occasion| {
+        let wait = match occasion {
+            Occasion::Asked => None,
+            // A file that is opened again and again wakes nobody.
+            Occasion::Opened => match known.due(id, clock.now()) {
+                Some(wait) => Some(wait),
+                None => return,
+            },
+        };
+        let _ = sender.send((id, wait));
+    };
+    (ring, Calls { calls, looked })
+}
 
 /// What the jobs work with.
 #[derive(Clone)]
@@ -42,7 +66,7 @@ impl Jobs {
 }
 
 /// Starts them; they end with the runtime, or when the last sender of calls is gone.
-pub fn start(jobs: Jobs, mut calls: Calls) {
+pub fn start(jobs: Jobs, calls: Calls) {
     let (limits, state, fairness) = (jobs.state.limits.clone(), jobs.state.clone(), jobs.tenants.fairness().clone());
     tokio::spawn(async move {
         let mut every = tokio::time::interval(Duration::from_secs(60));
@@ -54,21 +78,19 @@ pub fn start(jobs: Jobs, mut calls: Calls) {
         }
     });
     tokio::spawn(async move {
-        let looked = tidy::Looked::new();
+        let Calls { mut calls, looked } = calls;
         let courier = delivery::Courier::new(jobs.clone(), looked.clone());
         let hands = Arc::new(Semaphore::new(AT_ONCE));
-        while let Some((id, occasion)) = calls.recv().await {
-            if occasion == Occasion::Asked {
+        while let Some((id, wait)) = calls.recv().await {
+            let Some(wait) = wait else {
                 courier.call(id);
                 continue;
-            }
-            if !looked.is_due(id, jobs.state.clock.now()) {
-                continue;
-            }
+            };
             let (jobs, hands, looked, courier) = (jobs.clone(), Arc::clone(&hands), looked.clone(), courier.clone());
             tokio::spawn(async move {
+                tokio::time::sleep(wait).await;
                 let Ok(_hand) = hands.acquire().await else { return };
-                let Some(tenant) = jobs.tenants.if_open(id) else { return looked.forget(id) };
+                let Some(tenant) = jobs.tenants.if_open(id) else { return looked.missed(id) };
                 courier.look(&tenant).await;
                 tidy::look(&tenant).await;
             });

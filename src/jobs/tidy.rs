@@ -1,5 +1,7 @@
 //! Rows that nobody can use any more leave an organization's file, when it is opened and at most once a day.
 
+use std::time::Duration;
+
 use moka::sync::Cache;
 
 use crate::base::time::length;
@@ -12,23 +14,36 @@ use crate::tenants::Tenant;
 #[derive(Clone)]
 pub(super) struct Looked(Cache<OrganizationId, Timestamp>);
 
+/// How long after it was opened a file is looked at: whoever opened it is answered first, and shares the file's one
+/// connection with nobody.
+const AFTER: Duration = Duration::from_millis(20);
+/// Stands for a look that came to nothing, because the file was closed before it.
+const MISSED: Timestamp = Timestamp::from_millis(i64::MIN);
+
 impl Looked {
     pub fn new() -> Self {
         Self(Cache::new(1_000_000))
     }
 
-    /// Whether it is time to look again; if so, it is noted that somebody does.
-    pub fn is_due(&self, id: OrganizationId, now: Timestamp) -> bool {
-        if self.0.get(&id).is_some_and(|last| now.since(last) < length::days(1)) {
-            return false;
+    /// How long to wait with the next look, where it is time for one; then it is noted that somebody looks.
+    pub fn due(&self, id: OrganizationId, now: Timestamp) -> Option<Duration> {
+        let last = self.0.get(&id);
+        if last.is_some_and(|last| last != MISSED && now.since(last) < length::days(1)) {
+            return None;
         }
         self.0.insert(id, now);
-        true
+        // One that is never open for long is looked at while it is.
+        Some(if last == Some(MISSED) { Duration::ZERO } else { AFTER })
     }
 
     /// Something was left undone: look when the file is opened the next time.
     pub fn forget(&self, id: OrganizationId) {
         self.0.invalidate(&id);
+    }
+
+    /// It was closed before anybody looked: look as soon as it is opened the next time.
+    pub fn missed(&self, id: OrganizationId) {
+        self.0.insert(id, MISSED);
     }
 }
 
@@ -53,4 +68,23 @@ async fn tidy(tenant: &Tenant) -> Result<()> {
             .await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_never_open_for_long_is_looked_at_all_the_same() {
+        let (looked, id) = (Looked::new(), OrganizationId::from_bits(1));
+        let at = |hours: u64| Timestamp::from_seconds(1_000_000_000).plus(length::hours(hours));
+        assert_eq!(looked.due(id, at(0)), Some(AFTER));
+        looked.missed(id);
+        assert_eq!(looked.due(id, at(0)), Some(Duration::ZERO));
+        // Once a day, where it was looked at.
+        assert_eq!(looked.due(id, at(23)), None);
+        assert_eq!(looked.due(id, at(24)), Some(AFTER));
+        looked.forget(id);
+        assert_eq!(looked.due(id, at(24)), Some(AFTER));
+    }
 }

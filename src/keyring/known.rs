@@ -161,6 +161,17 @@ impl Known {
         made
     }
 
+    /// Nobody is given them before they were unwrapped anew, and then everybody has the new ones, who has them now as
+    /// well: of one organization there is one sealer, or one that is left behind would seal with what is to go.
+    pub fn expire(&self, id: OrganizationId) {
+        locked(&self.recent).pop(&id);
+        let open = locked(&self.live).get(&id).and_then(Weak::upgrade);
+        if let Some(open) = open {
+            let never = Timestamp::from_millis(i64::MIN);
+            open.set(Span { since: never, until: Some(never) });
+        }
+    }
+
     /// Nobody is given them any more; whoever has them keeps them until they end.
     pub fn forget(&self, id: OrganizationId) {
         locked(&self.recent).pop(&id);
@@ -224,6 +235,21 @@ mod tests {
         assert!(known.get(ids[2], at(1_000_000)).is_some() && known.get(ids[0], at(200)).is_none());
         known.forget(ids[2]);
         assert!(known.get(ids[2], at(200)).is_none());
+    }
+
+    #[test]
+    fn who_has_keys_that_were_replaced_gets_the_new_ones_with_everybody_else() {
+        for is_here in [true, false] {
+            let known = Known::new(2, Duration::from_secs(60));
+            let id = OrganizationId::from_bits(1);
+            let held = known.put(id, keys(1), at(100), is_here);
+            // The version after it is in the ring, and could not be unwrapped.
+            known.expire(id);
+            assert!(!held.are_fresh(|| at(100)) && known.get(id, at(100)).is_none());
+            let other = known.put(id, keys(2), at(101), is_here);
+            assert!(Arc::ptr_eq(&held, &other));
+            assert!(held.sealer().version() == 2 && held.are_fresh(|| at(101)));
+        }
     }
 
     #[test]

@@ -180,15 +180,21 @@ impl Keyring {
         Ok(ended)
     }
 
-    /// Takes the keys before out of their file, if nothing refers to them. Blocking on the file.
-    pub async fn retire(&self, rotation: &MasterRotation) -> Result<()> {
-        let mut wanted: Vec<String> =
-            self.0.database.read(store::by_master).await?.into_iter().map(|(id, _)| id).collect();
-        wanted.push(rotation.target.clone());
+    /// Takes the keys before out of their file. Not while one of them is needed: then the rotation goes on, and it is
+    /// told that nothing was taken. Blocking on the file.
+    pub async fn retire(&self, rotation: &MasterRotation) -> Result<bool> {
+        // What was wrapped by one of them is in the ring now, or will be wrapped by another.
+        let _none_on_its_way = self.0.wrapping.write().await;
         if self.0.providers.makes_keys() {
-            tokio::task::block_in_place(|| self.0.providers.keep_only(&wanted))?;
+            // A key was made while the rotation came to its end.
+            if self.0.database.read(|db| store::count_not_by(db, &rotation.target)).await? > 0 {
+                self.0.database.write(|db| store::reopen(db, rotation.id)).await?;
+                return Ok(false);
+            }
+            tokio::task::block_in_place(|| self.0.providers.keep_only(std::slice::from_ref(&rotation.target)))?;
         }
-        self.0.database.write(|db| store::set_retired(db, rotation.id)).await
+        self.0.database.write(|db| store::set_retired(db, rotation.id)).await?;
+        Ok(true)
     }
 
     /// Lets the keys before go as soon as nothing here refers to them.
@@ -230,5 +236,67 @@ impl Keyring {
             _ => 0,
         };
         Ok(MasterStatus { provider: providers.kind, current, keys, rotation, left })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Keyring, Settings};
+    use super::*;
+    use crate::base::{Clock, OrganizationId, Timestamp};
+    use crate::crypto::random;
+    use crate::keyring::provider::file;
+    use crate::sqlite::Backup;
+    use std::path::Path;
+
+    fn open(directory: &Path) -> Keyring {
+        let path = directory.join("master.key");
+        if !path.exists() {
+            file::make(&path).unwrap();
+        }
+        let keys = file::read(&path).unwrap();
+        let first = keys.first().unwrap().clone();
+        let settings = Settings { provider: Provider::File, keys, file: Some(path), ..Settings::from(first) };
+        Keyring::open(directory, settings, Clock::manual(Timestamp::from_seconds(1)), Backup::None).unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_master_key_stays_for_what_it_has_wrapped_a_moment_ago() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("master.key");
+        let ring = open(directory.path());
+        let organization = OrganizationId::from_bits(7);
+        let name = organization.to_string();
+        let id: KeyRotationId = random::id(Timestamp::from_seconds(1));
+        // Somebody makes an organization: its key is wrapped, and not in the ring yet.
+        let fresh = ring.fresh(&name, 1).await.unwrap();
+        let rotation = ring.begin_master_rotation(id, true).await.unwrap();
+        assert!(ring.rewrap(&rotation, || false).await.unwrap());
+        let rotation = ring.master_rotation().await.unwrap().unwrap();
+        assert!(ring.end_master_rotation(&rotation, Duration::ZERO).await.unwrap());
+        // Everything that can be seen is wrapped by the new one. The one before stays all the same.
+        let other = ring.clone();
+        let retiring = tokio::spawn({
+            let rotation = rotation.clone();
+            async move { other.retire(&rotation).await }
+        });
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!((retiring.is_finished(), file::read(&path).unwrap().len()), (false, 2));
+        ring.0.database.write(|db| store::insert_first(db, &name, &fresh.wrapped, &fresh.by)).await.unwrap();
+        drop(fresh);
+        assert!(!retiring.await.unwrap().unwrap(), "it is needed");
+        assert_eq!(file::read(&path).unwrap().len(), 2);
+        // The rotation goes on, and comes to its end with this one too.
+        let rotation = ring.master_rotation().await.unwrap().unwrap();
+        assert!(rotation.ended_at.is_none() && rotation.retired_at.is_none());
+        assert!(ring.rewrap(&rotation, || false).await.unwrap());
+        assert!(ring.end_master_rotation(&rotation, Duration::ZERO).await.unwrap());
+        assert!(ring.retire(&rotation).await.unwrap());
+        assert_eq!(file::read(&path).unwrap().len(), 1);
+        drop(ring);
+        // With what is in the file now.
+        open(directory.path()).keys(organization).await.unwrap();
     }
 }

@@ -26,6 +26,7 @@ use crate::base::{Clock, Error, OrganizationId, Result, Timestamp, codes};
 use crate::crypto::{DataKey, DataKeys, hash};
 use crate::sqlite::{Backup, Database, KeyringDb, Opening, Still, bytes_of_new};
 
+pub use file_keys::{FileChange, FileKeys, FileStanding};
 pub use known::{CacheFigures, OrganizationKeys};
 pub use master::{MasterPlan, MasterStatus};
 pub use provider::{Health, Provider, Settings};
@@ -36,7 +37,8 @@ use known::Known;
 use provider::Providers;
 use store::Kept;
 
-const MIGRATIONS: &[&str] = &[include_str!("0001_initial.sql"), include_str!("0002_versions.sql")];
+const MIGRATIONS: &[&str] =
+    &[include_str!("0001_initial.sql"), include_str!("0002_versions.sql"), include_str!("0003_file_keys.sql")];
 const DEPLOYMENT: &str = "deployment";
 
 /// What can be said of a data key without telling it.
@@ -50,7 +52,7 @@ pub struct WrappedKey {
     /// The same of the key of its whole file, where that is ciphertext.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_key_sha256: Option<String>,
-    /// The same of the versions before it that are kept for backups.
+    /// The same of the versions before either that are kept for backups.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier_sha256: Vec<String>,
 }
@@ -66,6 +68,16 @@ struct Inner {
     known: Known,
     /// Held by whoever reads, replaces or destroys the keys of one organization.
     turns: Mutex<HashMap<OrganizationId, Weak<tokio::sync::Mutex<()>>>>,
+    /// Shared by whoever wraps a new key, and held by whoever takes a master key out of its file.
+    wrapping: tokio::sync::RwLock<()>,
+}
+
+/// A key that was wrapped and is not in the ring yet. While there is one, no master key leaves its file: it may be the
+/// one that wrapped it.
+struct Fresh<'a> {
+    wrapped: Vec<u8>,
+    by: String,
+    _master_stays: tokio::sync::RwLockReadGuard<'a, ()>,
 }
 
 impl Keyring {
@@ -81,7 +93,8 @@ impl Keyring {
         let database = Database::open(opening)?;
         let known = Known::new(settings.cached, settings.remember);
         let providers = Providers::new(settings, clock);
-        Ok(Self(Arc::new(Inner { database, providers, known, turns: Mutex::default() })))
+        let (turns, wrapping) = (Mutex::default(), tokio::sync::RwLock::default());
+        Ok(Self(Arc::new(Inner { database, providers, known, turns, wrapping })))
     }
 
     /// Makes the data key of a new organization; the same one again if a crash came in between.
@@ -150,7 +163,9 @@ impl Keyring {
             master_key_id: newest.by.clone(),
             created_at: newest.created_at,
             file_key_sha256: file.first().map(|key| hex::encode(hash::sha256(&key.wrapped))),
-            earlier_sha256: digests.collect(),
+            earlier_sha256: digests
+                .chain(file.iter().skip(1).map(|key| hex::encode(hash::sha256(&key.wrapped))))
+                .collect(),
         }))
     }
 
@@ -190,10 +205,16 @@ impl Keyring {
         if self.0.database.read(|db| store::is_there(db, name)).await? {
             return Ok(());
         }
-        let key = DataKey::generate();
-        let (wrapped, by) = self.0.providers.wrap(&label(name, 1), &key).await?;
+        let fresh = self.fresh(name, 1).await?;
         // Where somebody else was faster, theirs is the key.
-        self.0.database.write(|db| store::insert_first(db, name, &wrapped, &by)).await.map(drop)
+        self.0.database.write(|db| store::insert_first(db, name, &fresh.wrapped, &fresh.by)).await.map(drop)
+    }
+
+    /// A new key, wrapped under its name.
+    async fn fresh(&self, name: &str, version: u32) -> Result<Fresh<'_>> {
+        let master_stays = self.0.wrapping.read().await;
+        let (wrapped, by) = self.0.providers.wrap(&label(name, version), &DataKey::generate()).await?;
+        Ok(Fresh { wrapped, by, _master_stays: master_stays })
     }
 
     /// All versions, unwrapped, and whether nobody had to be asked for them.

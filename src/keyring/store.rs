@@ -62,6 +62,109 @@ pub(super) fn delete_below(db: &Write<'_, KeyringDb>, name: &str, version: u32) 
     db.execute("DELETE FROM data_key WHERE name = ? AND version < ?", params![name, version])
 }
 
+/// What is known of one version of a file's key.
+pub(super) struct FileVersion {
+    pub version: u32,
+    pub stage: String,
+    pub clears: bool,
+    pub replaced_at: Option<Timestamp>,
+    pub settled_at: Option<Timestamp>,
+}
+
+/// The versions of a file's key, the newest first.
+pub(super) fn file_versions(db: &Read<'_, KeyringDb>, name: &str) -> Result<Vec<FileVersion>> {
+    db.all(
+        "SELECT version, stage, clears, replaced_at, settled_at FROM data_key WHERE name = ? ORDER BY version DESC",
+        params![name],
+        |row| {
+            Ok(FileVersion {
+                version: row.get(0)?,
+                stage: row.get(1)?,
+                clears: row.get(2)?,
+                replaced_at: row.get(3)?,
+                settled_at: row.get(4)?,
+            })
+        },
+    )
+}
+
+/// Those that a file may be under, or all of them, the newest first.
+pub(super) fn file_keys(db: &Read<'_, KeyringDb>, name: &str, replaced: bool) -> Result<Vec<Kept>> {
+    db.all(
+        "SELECT name, version, wrapped, master_key_id, created_at FROM data_key
+         WHERE name = ?1 AND (?2 OR replaced_at IS NULL) ORDER BY version DESC",
+        params![name, replaced],
+        kept,
+    )
+}
+
+/// The version after `last`, which must be the newest, or 0 for none.
+pub(super) fn insert_coming(
+    db: &Write<'_, KeyringDb>,
+    name: &str,
+    last: u32,
+    (wrapped, by): (&[u8], &str),
+    clears: bool,
+) -> Result<bool> {
+    let stored = db.execute(
+        "INSERT INTO data_key (name, version, wrapped, master_key_id, created_at, stage, clears)
+         SELECT ?1, ?2 + 1, ?3, ?4, ?5, 'coming', ?6
+         WHERE coalesce((SELECT max(version) FROM data_key WHERE name = ?1), 0) = ?2",
+        params![name, last, wrapped, by, db.now(), clears],
+    )?;
+    Ok(stored > 0)
+}
+
+pub(super) fn set_going(db: &Write<'_, KeyringDb>, name: &str, clears: bool) -> Result<()> {
+    let sql = "UPDATE data_key SET stage = 'going', clears = ? WHERE name = ? AND replaced_at IS NULL";
+    db.execute(sql, params![clears, name]).map(drop)
+}
+
+/// The version that counts from here on, or none.
+pub(super) fn settle(db: &Write<'_, KeyringDb>, name: &str, on: Option<u32>, clears: bool) -> Result<()> {
+    db.execute(
+        "UPDATE data_key SET
+                settled_at = CASE WHEN stage = 'settled' THEN settled_at ELSE ?3 END,
+                replaced_at = CASE WHEN version IS ?2 THEN NULL ELSE coalesce(replaced_at, ?3) END,
+                resealed_at = CASE WHEN version IS ?2 THEN NULL ELSE coalesce(resealed_at, ?3) END,
+                stage = 'settled', clears = 0
+         WHERE name = ?1",
+        params![name, on, db.now()],
+    )?;
+    if clears { set_clearing(db, name) } else { Ok(()) }
+}
+
+/// What was to come has come to nothing, and what was to go stays.
+pub(super) fn unsettle(db: &Write<'_, KeyringDb>, name: &str) -> Result<()> {
+    db.execute("DELETE FROM data_key WHERE name = ? AND stage = 'coming'", params![name])?;
+    let sql = "UPDATE data_key SET stage = 'settled', clears = 0 WHERE name = ? AND stage = 'going'";
+    db.execute(sql, params![name]).map(drop)
+}
+
+pub(super) fn set_clearing(db: &Write<'_, KeyringDb>, name: &str) -> Result<()> {
+    db.execute(
+        "UPDATE data_key SET stage = 'clearing', clears = 1
+         WHERE name = ?1 AND version = (SELECT max(version) FROM data_key WHERE name = ?1)",
+        params![name],
+    )
+    .map(drop)
+}
+
+pub(super) fn set_cleared(db: &Write<'_, KeyringDb>, name: &str) -> Result<()> {
+    db.execute("UPDATE data_key SET stage = 'settled' WHERE name = ? AND stage = 'clearing'", params![name]).map(drop)
+}
+
+/// Names of keys of files that are on their way.
+pub(super) fn in_motion(db: &Read<'_, KeyringDb>) -> Result<Vec<String>> {
+    db.all("SELECT DISTINCT name FROM data_key WHERE stage <> 'settled' ORDER BY name", [], |row| row.get(0))
+}
+
+/// Replaced versions up to this one.
+pub(super) fn delete_replaced(db: &Write<'_, KeyringDb>, name: &str, version: u32) -> Result<usize> {
+    let sql = "DELETE FROM data_key WHERE name = ? AND version <= ? AND replaced_at IS NOT NULL";
+    db.execute(sql, params![name, version])
+}
+
 /// Nothing in the organization's file is sealed with a version below this one any more.
 pub(super) fn set_resealed(db: &Write<'_, KeyringDb>, name: &str, below: u32) -> Result<()> {
     db.execute(
@@ -213,6 +316,15 @@ pub(super) fn end_master_rotation(db: &Write<'_, KeyringDb>, id: KeyRotationId, 
     db.execute(
         "UPDATE master_rotation SET ended_at = ?, retire_at = ?, last_error = NULL WHERE id = ? AND ended_at IS NULL",
         params![db.now(), retire_at, id],
+    )?;
+    Ok(())
+}
+
+/// It was not at its end after all.
+pub(super) fn reopen(db: &Write<'_, KeyringDb>, id: KeyRotationId) -> Result<()> {
+    db.execute(
+        "UPDATE master_rotation SET ended_at = NULL, retire_at = NULL WHERE id = ? AND retired_at IS NULL",
+        params![id],
     )?;
     Ok(())
 }

@@ -3,10 +3,9 @@
 //! The new version is on disk before anything is sealed with it. The one before stays, to read with, until the
 //! organization's file needs it no more, and then for as long as a backup may. Whoever seals anew says when the file is done.
 
+use super::Keyring;
 use super::store::{self, DataRotation, Swept};
-use super::{Keyring, label};
 use crate::base::{Error, KeyRotationId, OrganizationId, Result, Timestamp, codes};
-use crate::crypto::DataKey;
 
 /// Versions that are no longer sealed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,10 +28,13 @@ impl Keyring {
         let kept = self.0.database.read(|db| store::versions(db, &name)).await?;
         let last = kept.first().ok_or_else(missing)?.version;
         let next = last.checked_add(1).ok_or_else(|| Error::internal("there are no more versions"))?;
-        let key = DataKey::generate();
-        let (wrapped, by) = self.0.providers.wrap(&label(&name, next), &key).await?;
-        if !self.0.database.write(|db| store::insert_next(db, &name, last, &wrapped, &by)).await? {
-            return Err(missing());
+        {
+            let fresh = self.fresh(&name, next).await?;
+            let stored =
+                self.0.database.write(|db| store::insert_next(db, &name, last, &fresh.wrapped, &fresh.by)).await?;
+            if !stored {
+                return Err(missing());
+            }
         }
         let found = self.find(&name).await;
         match found {
@@ -42,8 +44,8 @@ impl Keyring {
             }
             Ok(None) => Err(missing()),
             Err(error) => {
-                // What is remembered does not know the new one.
-                self.0.known.forget(organization);
+                // What is remembered does not know the new one, and whoever has the file open must not go on with it.
+                self.0.known.expire(organization);
                 Err(error)
             }
         }
@@ -91,7 +93,7 @@ impl Keyring {
         let found = self.find(&name).await;
         match found {
             Ok(Some((keys, is_here))) => drop(self.0.known.put(organization, keys, self.now(), is_here)),
-            _ => self.0.known.forget(organization),
+            _ => self.0.known.expire(organization),
         }
         self.0.database.fold().await?;
         Ok(destroyed)

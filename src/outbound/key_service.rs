@@ -7,11 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use reqwest::header::CONTENT_TYPE;
-use reqwest::{Client, StatusCode};
+use reqwest::{Certificate, Client, StatusCode};
 use url::Url;
 use zeroize::Zeroizing;
 
-use crate::base::{Error, Result, Secret};
+use crate::base::{Error, Result, Secret, codes};
 
 /// Who asks there.
 #[derive(Debug, Clone)]
@@ -51,10 +51,18 @@ pub struct KeyService {
 }
 
 impl KeyService {
-    /// `url` is what `/wrap` and `/unwrap` are appended to; `timeout` is for one request as a whole.
+    /// `url` is what `/wrap` and `/unwrap` are appended to; `timeout` is for one request as a whole. `authorities` are
+    /// certificates in PEM: with them, nobody else may vouch for the service.
     #[allow(clippy::disallowed_methods, reason = "the room that requests to others leave through")]
-    pub fn new(url: Url, bearer: Bearer, timeout: Duration) -> Result<Self> {
-        let client = Client::builder()
+    pub fn new(url: Url, bearer: Bearer, authorities: Option<&[u8]>, timeout: Duration) -> Result<Self> {
+        let mut builder = Client::builder();
+        if let Some(text) = authorities {
+            // An empty list would be one that trusts nobody.
+            let trusted = Certificate::from_pem_bundle(text).ok().filter(|trusted| !trusted.is_empty());
+            let unreadable = || Error::new(&codes::VALIDATION_FAILED).because("there is no certificate in PEM");
+            builder = builder.tls_certs_only(trusted.ok_or_else(unreadable)?);
+        }
+        let client = builder
             .user_agent(concat!("bulkhead/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(timeout)
             .timeout(timeout)

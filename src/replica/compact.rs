@@ -1,8 +1,7 @@
 //! Many small files into one: `Compactor.Compact` of litestream's compactor.go.
 
-use super::{Body, Error, Item, Replica, Result, SNAPSHOT_LEVEL, Scratch, blocking};
+use super::{Body, Error, Item, Replica, Result, SNAPSHOT_LEVEL, Scratch, blocking, moment};
 use crate::ltx::{self, Txid};
-use chrono::DateTime;
 use futures::{StreamExt, TryStreamExt};
 use std::path::Path;
 
@@ -93,8 +92,7 @@ async fn merge(replica: &Replica, level: u8, run: &[Item], scratch: &Path) -> Re
             .map_err(|error| merge_error(replica, run, &bodies, scratch, error))?;
         Ok((merged.finish().map_err(|error| (None, Error::local(scratch, error)))?, header))
     })?;
-    let timestamp = DateTime::from_timestamp_millis(header.timestamp_ms).unwrap_or_default();
-    replica.put_same(level, header.file_name(), body, timestamp).await.map_err(|error| (None, error))
+    replica.put_same(level, header.file_name(), body, moment(&header)).await.map_err(|error| (None, error))
 }
 
 /// The merge does not say which input was at fault, so they are read once more.

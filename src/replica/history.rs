@@ -6,7 +6,7 @@ use crate::ltx::Txid;
 use chrono::{DateTime, Utc};
 use std::collections::{BTreeMap, BTreeSet};
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct History {
     /// From here on every moment can be restored, except in `gaps`; transaction by transaction while level
     /// 0 holds them, later in steps of what was merged.

@@ -42,6 +42,17 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use chrono::{DateTime, Utc};
+
+use crate::base::Timestamp;
+use crate::ltx::Header;
+
+/// When the last transaction of a file was committed.
+#[must_use]
+pub fn moment(header: &Header) -> DateTime<Utc> {
+    Timestamp::from_millis(header.timestamp_ms).to_utc()
+}
+
 /// Runs what blocks on the disk or the CPU. `block_in_place` keeps the other tasks of a multi-threaded
 /// runtime going and panics on any other, so there the work is simply done.
 fn blocking<T>(work: impl FnOnce() -> T) -> T {

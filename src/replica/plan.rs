@@ -79,14 +79,26 @@ pub fn plan(items: &[Item], target: Target) -> Result<Vec<Item>, PlanError> {
             (Some(follower), _) => PlanError::Merged { txid, into: follower.name },
             (None, _) => hole(items, &chosen, reached, beyond.unwrap_or(txid.next())),
         }),
-        // A time that a merged file straddles gives the state before that file: coarse, not wrong. It is a
-        // hole only if no file at all goes on from here.
-        Target::Latest | Target::Time(_) => match beyond {
+        Target::Latest => match beyond {
             Some(beyond) if follower.is_none() => Err(hole(items, &chosen, reached, beyond)),
+            _ => Ok(chosen),
+        },
+        // A time that a merged file or a snapshot straddles gives the state before that file: coarse, not wrong. It
+        // is a hole if no file at all goes on from here and later ones are there: what is missing may have been
+        // committed before that time.
+        Target::Time(_) => match increments.iter().map(|item| item.name.min).find(|min| *min > reached.next()) {
+            Some(later) if follower.is_none() && (beyond.is_some() || !is_bridged(items, reached, later)) => {
+                Err(hole(items, &chosen, reached, beyond.unwrap_or(later)))
+            }
             _ => Ok(chosen),
         },
         Target::Txid(_) => Ok(chosen),
     }
+}
+
+/// Whether a snapshot leads from `reached` to the increment that begins at `later`.
+fn is_bridged(items: &[Item], reached: Txid, later: Txid) -> bool {
+    snapshots(items).any(|item| item.name.max > reached && item.name.max.next() >= later)
 }
 
 pub(super) fn snapshots(items: &[Item]) -> impl Iterator<Item = &Item> {

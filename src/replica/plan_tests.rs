@@ -86,7 +86,10 @@ fn gaps_name_what_is_missing() {
     assert_eq!(refused(&items, Target::Txid(Txid(7))), gap(3, 5));
     assert_eq!(refused(&items, Target::Txid(Txid(4))), gap(3, 4));
     assert_eq!(refused(&items, Target::Time(time(75))), gap(3, 5));
-    assert_eq!(chosen(&items, Target::Time(time(55))), [(0, 1, 1), (0, 2, 2)]);
+    // Nobody knows when the missing ones were committed: before this moment, perhaps.
+    assert_eq!(refused(&items, Target::Time(time(55))), gap(3, 5));
+    assert_eq!(refused(&items, Target::Time(time(25))), gap(3, 5));
+    assert_eq!(chosen(&items, Target::Time(time(15))), [(0, 1, 1)]);
     assert_eq!(chosen(&items, Target::Txid(Txid(2))), [(0, 1, 1), (0, 2, 2)]);
     // Behind a snapshot.
     let items = [item(9, 1, 5), item(0, 8, 8)];
@@ -95,6 +98,10 @@ fn gaps_name_what_is_missing() {
     let items = [item(9, 1, 5), item(0, 8, 8), item(9, 1, 9), item(0, 10, 10)];
     assert_eq!(chosen(&items, Target::Latest), [(9, 1, 9), (0, 10, 10)]);
     assert_eq!(refused(&items, Target::Txid(Txid(8))), gap(6, 7));
+    assert_eq!(refused(&items, Target::Time(time(85))), gap(6, 7));
+    // As where a copy was begun anew after a crash: what was shipped until then is the state between.
+    let items = [item(9, 1, 5), item(9, 1, 7), item(0, 8, 8)];
+    assert_eq!(chosen(&items, Target::Time(time(65))), [(9, 1, 5)]);
     assert_eq!(refused(&[item(1, 5, 9), item(0, 10, 10)], Target::Latest), gap(1, 4));
 }
 

@@ -1,7 +1,7 @@
 //! A database file out of a replica.
 
 use super::scratch::Body;
-use super::{Discard, Error, Item, Replica, Result, Target, blocking, make_directory, plan, publish};
+use super::{Discard, Error, Item, Replica, Result, Target, blocking, make_directory, moment, plan, publish};
 use crate::ltx::{self, Decoder, Header, Txid};
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
@@ -13,6 +13,9 @@ use std::path::{Path, PathBuf};
 
 /// How many files are on their way while one is applied. Each takes at most 16 MiB of memory.
 const AHEAD: usize = 4;
+
+/// How often it is begun anew because files went meanwhile.
+const AGAIN: u32 = 5;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Restored {
@@ -34,16 +37,28 @@ pub async fn restore(replica: &Replica, target: Target, out: &Path) -> Result<Re
             return Err(Error::Occupied { path });
         }
     }
-    let mut items = replica.list_all().await?;
-    if let Target::Time(time) = target {
-        items = replica.date_for(items, time).await?;
+    let items = dated(replica, target).await?;
+    build(replica, target, out, items).await
+}
+
+/// What there is, with as many moments as the target needs.
+async fn dated(replica: &Replica, target: Target) -> Result<Vec<Item>> {
+    let items = replica.list_all().await?;
+    match target {
+        Target::Time(time) => replica.date_for(items, time).await,
+        Target::Latest | Target::Txid(_) => Ok(items),
     }
+}
+
+/// From `items`, which may be older than what is there by now.
+async fn build(replica: &Replica, target: Target, out: &Path, mut items: Vec<Item>) -> Result<Restored> {
     let mut steps = plan(&items, target)?;
-    let end = steps.last().map(|item| item.name.max);
+    let mut end = steps.last().map(|item| item.name.max);
 
     let temporary = beside(out, ".tmp");
     let directory = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let discard = Discard(Some(temporary.clone()));
+    let mut again = AGAIN;
     let (image, last, files) = loop {
         let mut image = blocking(|| create(directory, &temporary)).map_err(|error| Error::local(&temporary, error))?;
         let files = steps.len();
@@ -56,6 +71,13 @@ pub async fn restore(replica: &Replica, target: Target, out: &Path) -> Result<Re
                     Ok(other) if other.last().map(|item| item.name.max) == end => steps = other,
                     _ => return Err(error),
                 }
+            }
+            // Merged and expired since it was looked: as if it had been asked for only now.
+            Err((None, Error::NotFound { .. })) if again > 0 => {
+                again -= 1;
+                items = dated(replica, target).await?;
+                steps = plan(&items, target)?;
+                end = steps.last().map(|item| item.name.max);
             }
             Err((None, error)) => return Err(error),
         }
@@ -73,13 +95,7 @@ pub async fn restore(replica: &Replica, target: Target, out: &Path) -> Result<Re
         _ => Error::local(out, error),
     })?;
     discard.keep();
-    Ok(Restored {
-        txid: last.max,
-        timestamp: DateTime::from_timestamp_millis(last.timestamp_ms).unwrap_or_default(),
-        page_size: last.page_size,
-        pages: last.commit,
-        files,
-    })
+    Ok(Restored { txid: last.max, timestamp: moment(&last), page_size: last.page_size, pages: last.commit, files })
 }
 
 /// Lays file upon file. Fails with the one that is not what it should be, if it is that.
@@ -171,5 +187,64 @@ impl Replica {
             return Err(Error::damaged(object, format!("it holds {inside}")));
         }
         Ok(decoder)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ltx::Encoder;
+    use crate::replica::{Location, Settings, Store, compact};
+
+    async fn put(replica: &Replica, txid: u64) {
+        let header = Header {
+            page_size: 512,
+            commit: 1,
+            min: Txid(txid),
+            max: Txid(txid),
+            timestamp_ms: i64::try_from(txid).unwrap() * 1000,
+            wal_offset: 32,
+            wal_size: 0,
+            wal_salts: [7, 9],
+            node_id: 0,
+        };
+        let mut encoder = Encoder::new(Vec::new(), header).unwrap();
+        encoder.page(1, &[u8::try_from(txid).unwrap(); 512]).unwrap();
+        let bytes = encoder.finish().unwrap().0;
+        replica.put(0, header.file_name(), bytes, moment(&header)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_expires_under_a_restore_is_had_from_where_it_went() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Store::connect(&Location::Folder(directory.path().join("replica")), &Settings::default()).unwrap();
+        let replica = store.replica("a/db.sqlite").unwrap();
+        for txid in 1..=3 {
+            put(&replica, txid).await;
+        }
+        let out = directory.path().join("out");
+        for (n, target) in [Target::Latest, Target::Txid(Txid(3))].into_iter().enumerate() {
+            // It was looked, and then the files were merged and went.
+            let before: Vec<Item> = (1..=3).map(item).collect();
+            if n == 0 {
+                compact(&replica, 1, directory.path()).await.unwrap();
+                replica.delete(&before[..2]).await.unwrap();
+            }
+            let restored = build(&replica, target, &out, before).await.unwrap();
+            assert_eq!((restored.txid, restored.files), (Txid(3), 1));
+            assert_eq!(fs::read(&out).unwrap(), [3; 512]);
+            fs::remove_file(&out).unwrap();
+        }
+        // A point that went with its file is refused, and nothing else is restored in its place.
+        let before: Vec<Item> = (1..=3).map(item).collect();
+        let refused = build(&replica, Target::Txid(Txid(2)), &out, before).await.unwrap_err();
+        assert!(matches!(refused, Error::Plan(_)), "{refused}");
+        assert!(!out.exists());
+    }
+
+    fn item(txid: u64) -> Item {
+        let name = ltx::FileName { min: Txid(txid), max: Txid(txid) };
+        let created_at = DateTime::from_timestamp(i64::try_from(txid).unwrap(), 0).unwrap();
+        Item { level: 0, name, size: 1, created_at, dated: true }
     }
 }

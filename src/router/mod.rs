@@ -77,7 +77,7 @@ pub fn api(state: &DeploymentState, authenticator: Authenticator) -> (Router, ut
         .merge(import::http::deployment_api())
         .with_state(state.clone());
     let (router, document) = OpenApiRouter::new().merge(tenant).merge(deployment).split_for_parts();
-    let replays = Replays::new(state.catalog.clone());
+    let replays = Replays::new(state.catalog.clone(), state.directory.clone(), state.tenants.clone());
     let router = router
         // Inside the layer that keeps answers, so that a refusal is kept as it was told.
         .layer(middleware::from_fn(failure::layer))

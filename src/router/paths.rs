@@ -33,7 +33,7 @@ pub(super) fn takes_long(request: &Request) -> bool {
 /// What operators do about an organization whose file may be of no use. They are given no file; an organization's
 /// own key is known only to that, and gets its refusal by way of it.
 pub(super) fn needs_no_file(path: &str) -> bool {
-    const BELOW: [&str; 12] = [
+    const BELOW: [&str; 15] = [
         "quarantine",
         "recovery",
         "migration_rollback",
@@ -43,9 +43,12 @@ pub(super) fn needs_no_file(path: &str) -> bool {
         "freeze/verification",
         "freeze/file",
         "placement",
+        "encryption",
+        "file_key_rotations",
         "departure",
         "departure/archive",
         "departure/completion",
+        "departure/return",
     ];
     let below = path.strip_prefix("/v1/organizations/").and_then(|rest| rest.split_once('/'));
     below.is_some_and(|(_, below)| BELOW.contains(&below))

@@ -45,6 +45,11 @@ impl<K: Kind> Aside<K> {
         work(&Read::new(&self.connection, self.now))
     }
 
+    /// The connection itself, for the other parts of this room.
+    pub(super) fn with<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        work(&self.connection)
+    }
+
     /// Looks at every page; `full` compares every index with its table as well.
     pub fn examine(&self, full: bool) -> Result<Examination> {
         examine(&self.connection, full)

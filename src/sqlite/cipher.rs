@@ -18,9 +18,9 @@ use super::handle::Kind;
 use crate::base::{Error, Result};
 
 #[cfg(feature = "sqlcipher")]
-pub(super) use with::{export_plain, give, prepare, read_page, salt_of};
+pub(super) use with::{export_under, give, prepare, read_page, salt_of};
 #[cfg(not(feature = "sqlcipher"))]
-pub(super) use without::{export_plain, give, prepare, read_page, salt_of};
+pub(super) use without::{export_under, give, prepare, read_page, salt_of};
 
 /// Whether this build can make and open such files.
 pub const CAN_ENCRYPT: bool = cfg!(feature = "sqlcipher");
@@ -48,6 +48,12 @@ impl FileKey {
     pub fn new(key: Zeroizing<[u8; 32]>, salt: [u8; 16]) -> Self {
         Self { key, salt }
     }
+
+    /// What a file begins with that is under it.
+    #[must_use]
+    pub const fn salt(&self) -> [u8; 16] {
+        self.salt
+    }
 }
 
 impl fmt::Debug for FileKey {
@@ -63,7 +69,9 @@ pub struct Unlocked {
 }
 
 impl Unlocked {
-    pub(super) const fn salt(&self) -> Salt {
+    /// What a file begins with that is under the key.
+    #[must_use]
+    pub const fn salt(&self) -> [u8; 16] {
         self.salt
     }
 }
@@ -113,7 +121,7 @@ fn held() -> MutexGuard<'static, BTreeMap<Salt, Held>> {
 
 #[cfg(feature = "sqlcipher")]
 mod with {
-    use std::ffi::c_void;
+    use std::ffi::{CStr, c_void};
     use std::path::Path;
     use std::sync::Once;
 
@@ -143,13 +151,17 @@ mod with {
 
     /// Gives a connection the key with this salt, before anything else is done with it.
     pub(in super::super) fn give(connection: &Connection, salt: Salt) -> Result<()> {
+        give_to(connection, c"main", salt)
+    }
+
+    fn give_to(connection: &Connection, schema: &CStr, salt: Salt) -> Result<()> {
         let text = match held().get(&salt) {
             Some(held) => literal(&held.key, &salt),
             None => return Ok(()),
         };
         let length = i32::try_from(text.len()).unwrap_or(0);
         #[allow(unsafe_code, reason = "the key as a value: in a PRAGMA it would be the text of a statement")]
-        let code = unsafe { ffi::sqlite3_key(connection.handle(), text.as_ptr().cast(), length) };
+        let code = unsafe { ffi::sqlite3_key_v2(connection.handle(), schema.as_ptr(), text.as_ptr().cast(), length) };
         if code != ffi::SQLITE_OK {
             return Err(Error::internal(format!("SQLCipher takes no key ({code})")));
         }
@@ -197,16 +209,26 @@ mod with {
         }
     }
 
-    /// Writes a private file's rows to a plain one, which is there and empty.
-    pub(in super::super) fn export_plain(connection: &Connection, to: &Path) -> Result<()> {
+    /// Writes a file's rows as they are at one moment to another one, which is there and empty: under the key with this
+    /// salt, or plain.
+    pub(in super::super) fn export_under(connection: &Connection, to: &Path, salt: Option<Salt>) -> Result<()> {
         connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 1)?;
-        connection.execute("ATTACH ? AS plain KEY ''", [to.as_os_str().to_string_lossy()])?;
-        connection.query_row("SELECT sqlcipher_export('plain')", [], |_| Ok(()))?;
+        connection.execute("ATTACH ? AS other KEY ''", [to.as_os_str().to_string_lossy()])?;
+        if let Some(salt) = salt {
+            give_to(connection, c"other", salt)?;
+        }
+        // It is nobody's yet: whoever keeps it syncs it.
+        connection.pragma_update(Some("other"), "journal_mode", "MEMORY")?;
+        connection.pragma_update(Some("other"), "synchronous", "OFF")?;
+        connection.execute_batch("BEGIN")?;
+        connection.query_row("SELECT sqlcipher_export('other')", [], |_| Ok(()))?;
         for stamp in ["application_id", "user_version"] {
             let value: i32 = connection.query_row(&format!("PRAGMA main.{stamp}"), [], |row| row.get(0))?;
-            connection.pragma_update(Some("plain"), stamp, value)?;
+            connection.pragma_update(Some("other"), stamp, value)?;
         }
-        connection.execute("DETACH plain", [])?;
+        connection.execute_batch("COMMIT")?;
+        connection.execute("DETACH other", [])?;
+        connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
         Ok(())
     }
 }
@@ -237,7 +259,7 @@ mod without {
         Err(cannot())
     }
 
-    pub(in super::super) fn export_plain(_: &Connection, _: &Path) -> Result<()> {
+    pub(in super::super) fn export_under(_: &Connection, _: &Path, _: Option<Salt>) -> Result<()> {
         Err(cannot())
     }
 

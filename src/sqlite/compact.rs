@@ -7,7 +7,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode};
 
 use super::cipher;
-use super::database::{Backup, Database, checkpoint};
+use super::database::{Backup, Database};
 use super::handle::Kind;
 use super::open::{Mode, open};
 use crate::base::{Error, Result, codes};
@@ -46,9 +46,9 @@ impl<K: Kind> Database<K> {
                 self.dirty.store(true, Ordering::Relaxed);
                 match &self.backup {
                     // What a backup has yet to read is folded by whoever reads it.
-                    Backup::None => checkpoint(&connection),
+                    Backup::None => self.checkpoint(&connection),
                     Backup::Foreign => {}
-                    Backup::Later => drop(self.may_fold_unread().then(|| checkpoint(&connection))),
+                    Backup::Later => drop(self.may_fold_unread().then(|| self.checkpoint(&connection))),
                     Backup::Wal(written) => written(),
                 }
                 Ok(Compacted { bytes_before, bytes_after: size(&connection)? })
@@ -95,7 +95,8 @@ fn is_full(error: &Error) -> bool {
     source.and_then(rusqlite::Error::sqlite_error_code) == Some(ErrorCode::DiskFull)
 }
 
-fn size(connection: &Connection) -> Result<u64> {
+/// The bytes of the file as the connection sees it.
+pub(super) fn size(connection: &Connection) -> Result<u64> {
     let pages: i64 = connection.query_row("PRAGMA page_count", [], |row| row.get(0))?;
     Ok(u64::try_from(pages).unwrap_or(0).saturating_mul(cipher::page_size(connection)?.into()))
 }

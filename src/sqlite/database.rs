@@ -11,6 +11,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use scheduled_thread_pool::ScheduledThreadPool;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
+use super::first::{First, Reader};
 use super::handle::{Kind, Read, Write};
 use super::meter::Meter;
 use super::open::{Mode, check_stamp, migrate, open};
@@ -60,8 +61,8 @@ pub struct Database<K: Kind> {
     /// Opened for the first write.
     writer: Mutex<Option<Connection>>,
     write_gate: Semaphore,
-    /// The one that most files never need a second of; out while it is in use.
-    reader: Mutex<Option<Connection>>,
+    /// The one that most files never need a second of.
+    pub(super) reader: First,
     /// Further ones, for files where that one is busy for long.
     more_readers: OnceLock<Pool<Connections>>,
     most_readers: u32,
@@ -69,7 +70,7 @@ pub struct Database<K: Kind> {
     read_gate: Semaphore,
     /// Connections that may still be added.
     spare_readers: AtomicUsize,
-    pub(super) commits: AtomicU64,
+    pub(super) commits: Arc<AtomicU64>,
     pub(super) dirty: AtomicBool,
     pub(super) backup: Backup,
     /// What the file may grow to, 0 for no bound; and what the writer's connection was told.
@@ -86,33 +87,48 @@ impl<K: Kind> Database<K> {
     /// The first connection is opened here and not by the pool, so that a missing or damaged file
     /// fails at once with its own reason.
     pub fn open(opening: Opening<'_>) -> Result<Self> {
-        let first = open(opening.path, Mode::Read)?;
-        let version = check_stamp::<K>(&first)?;
-        let writer = if usize::try_from(version).is_ok_and(|version| version == opening.migrations.len()) {
-            None
-        } else {
-            let writer = open(opening.path, Mode::Write)?;
-            migrate::<K>(&writer, opening.migrations)?;
-            Some(writer)
+        let first = Reader::open(opening.path)?;
+        if is_newest::<K>(&first, &opening)? {
+            return Ok(Self::on(opening, first, None));
+        }
+        // What it has read of the schema is no good any more.
+        drop(first);
+        let writer = open(opening.path, Mode::Write)?;
+        migrate::<K>(&writer, opening.migrations)?;
+        let first = Reader::open(opening.path)?;
+        Ok(Self::on(opening, first, Some(writer)))
+    }
+
+    /// The same for a file that is more likely to be read and closed again than to be written; nothing, and nothing
+    /// done, where its schema is another one than the newest. Blocking.
+    pub fn open_to_read(opening: Opening<'_>) -> Result<Option<Self>> {
+        let first = match opening.backup {
+            // Another program folds the WAL, whenever it likes to.
+            Backup::Foreign => Reader::open(opening.path)?,
+            Backup::None | Backup::Later | Backup::Wal(_) => Reader::open_still(opening.path, opening.clock.now())?,
         };
-        Ok(Self {
+        Ok(if is_newest::<K>(&first, &opening)? { Some(Self::on(opening, first, None)) } else { None })
+    }
+
+    fn on(opening: Opening<'_>, first: Reader, writer: Option<Connection>) -> Self {
+        Self {
             path: opening.path.to_owned(),
             clock: opening.clock,
             writer: Mutex::new(writer),
             write_gate: Semaphore::new(1),
-            reader: Mutex::new(Some(first)),
+            reader: First::new(opening.path, first),
             more_readers: OnceLock::new(),
             most_readers: opening.readers.max(1),
             read_gate: Semaphore::new(1),
             spare_readers: AtomicUsize::new((opening.readers as usize).saturating_sub(1)),
-            commits: AtomicU64::new(0),
+            commits: Arc::default(),
             dirty: AtomicBool::new(false),
             backup: opening.backup,
             most_bytes: AtomicU64::new(0),
             bound_set: AtomicU64::new(0),
             meter: OnceLock::new(),
             kind: PhantomData,
-        })
+        }
     }
 
     /// Short reads: runs where it is called, because a hop to another thread costs ten look-ups.
@@ -177,7 +193,7 @@ impl<K: Kind> Database<K> {
                     }
                 };
                 if self.wal_bytes() > most && self.may_fold_unread() {
-                    checkpoint(connection);
+                    self.checkpoint(connection);
                 }
                 Ok(value)
             })
@@ -190,7 +206,7 @@ impl<K: Kind> Database<K> {
         if !is_read && self.dirty.load(Ordering::Relaxed) && self.may_fold_unread() {
             self.dirty.store(false, Ordering::Relaxed);
             let folded = self.with_writer(|connection| {
-                checkpoint(connection);
+                self.checkpoint(connection);
                 Ok(())
             });
             if let Err(error) = folded {
@@ -216,7 +232,7 @@ impl<K: Kind> Database<K> {
             return Err(Error::internal("the mark of an unread WAL could not be written"));
         }
         self.with_writer(|connection| {
-            checkpoint(connection);
+            self.checkpoint(connection);
             Ok(())
         })?;
         // A reader that is still in it keeps it from being cut off.
@@ -248,33 +264,45 @@ impl<K: Kind> Database<K> {
         self.commits.load(Ordering::SeqCst)
     }
 
+    /// The same for whoever looks at it when the file is closed.
+    #[must_use]
+    pub fn commit_counter(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.commits)
+    }
+
     #[must_use]
     pub const fn clock(&self) -> &Clock {
         &self.clock
     }
 
     fn read_now<T>(&self, work: impl FnOnce(&Read<'_, K>) -> Result<T>) -> Result<T> {
-        self.with_reader(|connection| {
+        self.on_reader(|connection, is_still| {
             // One transaction for all reads of the closure: they see one state, and the WAL's locks are
-            // taken once instead of at every statement.
-            let _snapshot = Snapshot::begin(connection)?;
+            // taken once instead of at every statement. A file that stays as it is has one state, and no locks.
+            let _snapshot = if is_still { None } else { Some(Snapshot::begin(connection)?) };
             work(&Read::new(connection, self.clock.now()))
         })
     }
 
     /// For a holder of a permit of the gate.
     pub(super) fn with_reader<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
-        let first = locked(&self.reader).take();
-        let Some(connection) = first else {
+        self.on_reader(|connection, _| work(connection))
+    }
+
+    fn on_reader<T>(&self, work: impl FnOnce(&Connection, bool) -> Result<T>) -> Result<T> {
+        let Some((out, first)) = self.reader.take()? else {
             let pool = self.more_readers.get_or_init(|| pool(&self.path, self.most_readers));
-            return work(&*pool.get()?);
+            return work(&*pool.get()?, false);
         };
-        let result = work(&connection);
-        // One that is still inside a transaction is no good any more; further ones take its place.
-        if connection.is_autocommit() {
-            *locked(&self.reader) = Some(connection);
+        let read = work(first.connection(), first.is_still());
+        out.give_back(first, read)
+    }
+
+    /// Folds the WAL, unless somebody reads the file itself: the next time it will be.
+    pub(super) fn checkpoint(&self, connection: &Connection) {
+        if !self.reader.is_still_out() {
+            checkpoint(connection);
         }
-        result
     }
 
     /// For the holder of the permit of the gate, or while nobody else is there.
@@ -284,6 +312,7 @@ impl<K: Kind> Database<K> {
             Some(connection) => connection,
             None => {
                 self.bound_set.store(0, Ordering::SeqCst);
+                self.reader.end_still();
                 open(&self.path, Mode::Write)?
             }
         };
@@ -329,6 +358,11 @@ impl<K: Kind> Drop for Database<K> {
     fn drop(&mut self) {
         self.settle();
     }
+}
+
+fn is_newest<K: Kind>(reader: &Reader, opening: &Opening<'_>) -> Result<bool> {
+    let version = check_stamp::<K>(reader.connection())?;
+    Ok(usize::try_from(version).is_ok_and(|version| version == opening.migrations.len()))
 }
 
 /// A deferred transaction for reading. Its statements are kept prepared, unlike those of rusqlite's own.

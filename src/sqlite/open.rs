@@ -1,5 +1,6 @@
 //! One connection: flags, pragmas, limits, stamps, migrations; and files made from nothing.
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Once;
 use std::time::Duration;
@@ -22,6 +23,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Read,
+    /// A file that nobody changes meanwhile and that has nothing in its WAL: whoever opens it so sees to that.
+    Still,
     Write,
     /// A private file that nobody else knows yet: no fsync, no shared memory.
     Build,
@@ -41,12 +44,33 @@ pub(super) fn open(path: &Path, mode: Mode) -> Result<Connection> {
 /// The same, for an empty file that is to be ciphertext under the key with this salt.
 pub(super) fn open_as(path: &Path, mode: Mode, salt: Option<Salt>) -> Result<Connection> {
     configure_library()?;
-    let access = if mode == Mode::Read { OpenFlags::SQLITE_OPEN_READ_ONLY } else { OpenFlags::SQLITE_OPEN_READ_WRITE };
-    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX
+        | match mode {
+            Mode::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
+            Mode::Still => OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI,
+            Mode::Write | Mode::Build => OpenFlags::SQLITE_OPEN_READ_WRITE,
+        };
+    let connection = match mode {
+        Mode::Still => Connection::open_with_flags(still_uri(path), flags)?,
+        Mode::Read | Mode::Write | Mode::Build => Connection::open_with_flags(path, flags)?,
+    };
     match salt {
         Some(salt) => cipher::give(&connection, salt)?,
         None => cipher::prepare(&connection)?,
     }
+    tune(&connection, mode)?;
+    Ok(connection)
+}
+
+/// A database that is nowhere but in memory, as a file that nobody else knows.
+pub(super) fn open_in_memory() -> Result<Connection> {
+    configure_library()?;
+    let connection = Connection::open_in_memory()?;
+    tune(&connection, Mode::Build)?;
+    Ok(connection)
+}
+
+fn tune(connection: &Connection, mode: Mode) -> Result<()> {
     connection.busy_timeout(PATIENCE)?;
     for (option, value) in [
         (DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true),
@@ -76,14 +100,31 @@ pub(super) fn open_as(path: &Path, mode: Mode, salt: Option<Salt>) -> Result<Con
         Mode::Build => {
             "PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=OFF; PRAGMA temp_store=MEMORY; PRAGMA secure_delete=ON"
         }
-        Mode::Read => "PRAGMA cell_size_check=ON; PRAGMA cache_size=-256; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY",
+        Mode::Read | Mode::Still => {
+            "PRAGMA cell_size_check=ON; PRAGMA cache_size=-256; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY"
+        }
         Mode::Write => {
             "PRAGMA synchronous=FULL; PRAGMA fullfsync=ON; PRAGMA checkpoint_fullfsync=ON; PRAGMA cell_size_check=ON; \
              PRAGMA cache_size=-256; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=0; \
              PRAGMA journal_size_limit=4194304; PRAGMA secure_delete=ON"
         }
     })?;
-    Ok(connection)
+    Ok(())
+}
+
+/// The name of a file that stays as it is. Whatever means something in a URI stands there by its number.
+fn still_uri(path: &Path) -> String {
+    // An absolute path comes behind an authority, which is empty.
+    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
+    let mut uri = if path.is_absolute() { "file://" } else { "file:" }.to_owned();
+    for &byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(byte.into()),
+            _ => uri.extend(['%', digit(byte >> 4), digit(byte & 15)]),
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri
 }
 
 /// Refuses a file that is not of kind `K`, then tells its schema version.
@@ -194,7 +235,7 @@ fn fill_and_sync<K: Kind, T>(
 }
 
 fn io(what: &str, path: &Path, error: std::io::Error) -> Error {
-    Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(format!("{what} {}", path.display())).source(error)
+    Error::of_disk(&codes::ORGANIZATION_UNAVAILABLE, format!("{what} {}", path.display()), error)
 }
 
 /// Once, before the first connection: memory for thousands of connections instead of for one.
@@ -205,6 +246,8 @@ pub(super) fn configure_library() -> Result<()> {
         // No page cache reserved up front, a small lookaside: 308 KiB a connection become about 230.
         ffi::sqlite3_config(ffi::SQLITE_CONFIG_PAGECACHE, std::ptr::null_mut::<std::ffi::c_void>(), 0_i32, 0_i32);
         ffi::sqlite3_config(ffi::SQLITE_CONFIG_LOOKASIDE, 512_i32, 32_i32);
+        // Nobody asks how much SQLite has allocated, and counting it is one lock for all connections of the process.
+        ffi::sqlite3_config(ffi::SQLITE_CONFIG_MEMSTATUS, 0_i32);
     });
     if rusqlite::version_number() < OLDEST {
         return Err(Error::internal(format!("SQLite {} is too old: it can lose commits", rusqlite::version())));

@@ -11,10 +11,11 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
-use super::cipher;
+use super::cipher::{self, Salt};
+use super::compact::size;
 use super::database::Database;
 use super::handle::{Kind, Write};
-use super::open::{Mode, check_stamp, open, open_as};
+use super::open::{Mode, check_stamp, open, open_as, open_in_memory};
 use crate::base::{Error, Result, Timestamp, codes};
 
 /// Pages that are copied in one step.
@@ -23,29 +24,54 @@ const BATCH: i32 = 256;
 const PAUSE: Duration = Duration::from_millis(5);
 const MOST_PAUSES: u32 = 1000;
 
+/// The largest copy that is held in memory instead of a file, where it is changed and read at half the cost.
+const IN_MEMORY: u64 = 16 << 20;
+
 impl<K: Kind> Database<K> {
-    /// Copies the file as it is at one moment to `to`, which must not exist. Nobody waits for it: it reads with a
-    /// connection of its own, while others read and write.
-    pub async fn snapshot_to(&self, to: &Path) -> Result<()> {
-        tokio::task::block_in_place(|| copy(self.path(), to))
+    /// A copy of the file as it is at one moment, to be changed before it is handed out; `None` if it is larger than
+    /// `most` bytes. Nobody waits for it: it reads with a connection of its own, while others read and write. A large
+    /// one lies at `scratch`, which must not exist.
+    pub async fn private_copy(&self, scratch: &Path, most: u64) -> Result<Option<Private<K>>> {
+        tokio::task::block_in_place(|| Private::of(self.path(), scratch, most))
     }
 }
 
 pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
     create_private(to)?;
     let source = open(from, Mode::Read)?;
-    // One state for all steps. Without it SQLite would begin anew at each commit of somebody else
-    // (sqlite.org/c3ref/backup_finish.html, "Concurrent Usage of Database Handles"), and might never end.
+    // Ciphertext stays ciphertext, under the same key.
+    copy_under(&source, to, cipher::salt_of(&source))
+}
+
+/// Copies what a connection sees at one moment into an empty file: as ciphertext under the key with this salt, or
+/// plain, as the source is.
+pub(super) fn copy_under(source: &Connection, to: &Path, salt: Option<Salt>) -> Result<()> {
+    pin(source)?;
+    copy_pinned(source, to, salt)?;
+    source.execute_batch("COMMIT")?;
+    Ok(())
+}
+
+/// One state for all that follows, whatever others write meanwhile. Without it SQLite would begin anew at each commit
+/// of somebody else (sqlite.org/c3ref/backup_finish.html, "Concurrent Usage of Database Handles"), and might never end.
+fn pin(source: &Connection) -> Result<()> {
     source.execute_batch("BEGIN")?;
     source.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
-    // Ciphertext stays ciphertext, under the same key.
-    let mut target = open_as(to, Mode::Build, cipher::salt_of(&source))?;
+    Ok(())
+}
+
+fn copy_pinned(source: &Connection, to: &Path, salt: Option<Salt>) -> Result<()> {
+    let mut target = open_as(to, Mode::Build, salt)?;
     target.pragma_update(None, "journal_mode", "MEMORY")?;
-    let backup = Backup::new(&source, &mut target)?;
+    copy_pages(source, &mut target)
+}
+
+fn copy_pages(source: &Connection, target: &mut Connection) -> Result<()> {
+    let backup = Backup::new(source, target)?;
     let mut pauses = 0;
     loop {
         match backup.step(BATCH)? {
-            StepResult::Done => break,
+            StepResult::Done => return Ok(()),
             StepResult::More => pauses = 0,
             // Busy, locked, and whatever else may pass.
             _ if pauses < MOST_PAUSES => {
@@ -55,10 +81,6 @@ pub(super) fn copy(from: &Path, to: &Path) -> Result<()> {
             _ => return Err(Error::new(&codes::ORGANIZATION_BUSY).because("a copy of the file was kept waiting")),
         }
     }
-    drop(backup);
-    drop(target);
-    source.execute_batch("COMMIT")?;
-    Ok(())
 }
 
 /// A copy that nobody else knows of, to be changed before it is handed out.
@@ -70,7 +92,27 @@ pub struct Private<K: Kind> {
 impl<K: Kind> Private<K> {
     /// Opens a copy, and checks its stamp. Blocking, as all of this is.
     pub fn open(path: &Path) -> Result<Self> {
-        let connection = open(path, Mode::Build)?;
+        Self::prepared(open(path, Mode::Build)?)
+    }
+
+    fn of(path: &Path, scratch: &Path, most: u64) -> Result<Option<Self>> {
+        let source = open(path, Mode::Read)?;
+        pin(&source)?;
+        let (bytes, salt) = (size(&source)?, cipher::salt_of(&source));
+        if bytes > most {
+            return Ok(None);
+        }
+        if bytes > IN_MEMORY || salt.is_some() {
+            create_private(scratch)?;
+            copy_pinned(&source, scratch, salt)?;
+            return Self::open(scratch).map(Some);
+        }
+        let mut target = open_in_memory()?;
+        copy_pages(&source, &mut target)?;
+        Self::prepared(target).map(Some)
+    }
+
+    fn prepared(connection: Connection) -> Result<Self> {
         check_stamp::<K>(&connection)?;
         // The copy is thrown away, and nothing of it but its rows is handed out: what is deleted in it need not be
         // overwritten, and what is changed need not be folded back at the end. Indexes on digests are changed all over.
@@ -93,7 +135,7 @@ impl<K: Kind> Private<K> {
     pub fn finish(self, to: &Path) -> Result<()> {
         create_private(to)?;
         if cipher::salt_of(&self.connection).is_some() {
-            return cipher::export_plain(&self.connection, to);
+            return cipher::export_under(&self.connection, to, None);
         }
         self.connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 1)?;
         self.connection.execute("VACUUM INTO ?", [to.as_os_str().to_string_lossy()])?;
@@ -101,11 +143,54 @@ impl<K: Kind> Private<K> {
     }
 }
 
-fn create_private(path: &Path) -> Result<()> {
+pub(super) fn create_private(path: &Path) -> Result<()> {
     let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
     made.map(drop).map_err(|error| failed("cannot make", path, error))
 }
 
 fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {
     Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(format!("{what} {}", path.display())).source(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Aside, CatalogDb, build, bytes_of_new};
+    use super::*;
+
+    const MIGRATIONS: &[&str] = &["CREATE TABLE thing (word TEXT NOT NULL, weight BLOB) STRICT"];
+    const NOW: Timestamp = Timestamp::from_millis(0);
+
+    fn words(path: &Path) -> i64 {
+        let file = Aside::<CatalogDb>::open(path, NOW).unwrap();
+        file.read(|db| db.number("SELECT count(*) FROM thing", [])).unwrap()
+    }
+
+    #[test]
+    fn a_copy_lies_in_memory_or_when_large_in_a_file_and_leaves_no_remains_either_way() {
+        let directory = tempfile::tempdir().unwrap();
+        let template = bytes_of_new::<CatalogDb>(directory.path(), MIGRATIONS).unwrap();
+        for (name, weight, is_large) in [("small", 1000, false), ("large", IN_MEMORY, true)] {
+            let [file, scratch, out] = ["", "-copy", "-out"].map(|end| directory.path().join(format!("{name}{end}")));
+            build::<CatalogDb, _>(&file, &template, NOW, |db| {
+                db.execute("INSERT INTO thing VALUES ('needle', NULL)", [])?;
+                let half = [(weight / 2).cast_signed()];
+                (0..2).try_for_each(|_| db.execute("INSERT INTO thing VALUES ('hay', zeroblob(?))", half).map(drop))
+            })
+            .unwrap();
+
+            let size = std::fs::metadata(&file).unwrap().len();
+            assert!(Private::<CatalogDb>::of(&file, &scratch, size - 1).unwrap().is_none(), "it is larger than that");
+            assert!(!scratch.exists());
+            let copy = Private::<CatalogDb>::of(&file, &scratch, size).unwrap().unwrap();
+            assert_eq!(scratch.exists(), is_large);
+            copy.write(NOW, |db| db.execute("DELETE FROM thing WHERE word = 'needle'", [])).unwrap();
+            copy.finish(&out).unwrap();
+
+            assert_eq!((words(&file), words(&out)), (3, 2));
+            let bytes = std::fs::read(&out).unwrap();
+            assert!(!bytes.windows(6).any(|window| window == b"needle"));
+            // Not in WAL mode: it can be read where nothing can be written.
+            assert_eq!((&bytes[..16], &bytes[18..21]), (b"SQLite format 3\0".as_slice(), [1, 1, 0].as_slice()));
+        }
+    }
 }

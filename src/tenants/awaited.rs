@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::open_files::{Tenants, Written};
 use super::tenant::Tenant;
 use crate::base::{Error, OrganizationId, Replication, Result, codes};
-use crate::sqlite::{Backup, Database, TenantDb, mark_unread};
+use crate::sqlite::{Backup, mark_unread};
 
 use super::path;
 
@@ -82,16 +82,13 @@ impl Tenants {
         self.backup_with(id, &Arc::default())
     }
 
-    /// What a file that is being opened is to know.
-    pub(super) fn awaited(&self, database: &Database<TenantDb>, flag: Arc<AtomicBool>) -> Result<Awaited> {
-        let own = database.first_read(|db| {
-            db.one("SELECT replication FROM organization", [], |row| row.get::<_, Option<String>>(0))
-        })?;
-        let own = own.flatten().as_deref().and_then(Replication::parse);
+    /// What a file that is being opened is to know, with what it says itself.
+    pub(super) fn awaited(&self, own: Option<&str>, flag: Arc<AtomicBool>) -> Awaited {
         let default = self.0.limits.replication;
-        flag.store(own.unwrap_or(default) == Replication::Object, Ordering::Release);
+        let wanted = own.and_then(Replication::parse).unwrap_or(default);
+        flag.store(wanted == Replication::Object, Ordering::Release);
         let has_store = matches!(self.0.written.get(), Some(Reports::To(_)));
-        Ok(Awaited { flag, default, has_store })
+        Awaited { flag, default, has_store }
     }
 
     pub(super) fn backup_with(&self, id: OrganizationId, flag: &Arc<AtomicBool>) -> Backup {

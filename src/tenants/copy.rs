@@ -15,7 +15,7 @@ impl Tenants {
         copy: &Path,
         work: impl FnOnce(&Read<'_, TenantDb>) -> Result<T>,
     ) -> Result<T> {
-        let _file_key = tokio::runtime::Handle::current().block_on(self.unlock(id))?;
+        let _file_keys = tokio::runtime::Handle::current().block_on(self.unlock_copies(id))?;
         self.open_copy(id, copy)?.first_read(work)
     }
 
@@ -26,7 +26,7 @@ impl Tenants {
         copy: &Path,
         work: impl FnOnce(&Write<'_, TenantDb>) -> Result<T>,
     ) -> Result<T> {
-        let _file_key = tokio::runtime::Handle::current().block_on(self.unlock(id))?;
+        let _file_keys = tokio::runtime::Handle::current().block_on(self.unlock_copies(id))?;
         let database = self.open_copy(id, copy)?;
         let value = tokio::runtime::Handle::current().block_on(database.write(work))?;
         database.settle();

@@ -35,7 +35,7 @@ impl Tenants {
         fill: impl FnOnce(&Write<'_, TenantDb>, &Sealer) -> Result<T>,
     ) -> Result<T> {
         let id = claim.id();
-        let file_key = if encrypted { Some(self.new_key(id).await?) } else { None };
+        let file_keys = if encrypted { Some(self.new_key(id).await?) } else { None };
         let keys = self.0.keyring.create(id).await?;
         let sealer = keys.sealer();
         tokio::task::block_in_place(|| {
@@ -46,8 +46,8 @@ impl Tenants {
             // By another name until it is whole: a litestream that looks through these folders opens every db.sqlite.
             let unfinished = workshop.join("new.sqlite");
             let fill = |db: &Write<'_, TenantDb>| fill(db, sealer);
-            let value = match &file_key {
-                Some(key) => build_encrypted::<TenantDb, T>(&unfinished, self.schema(), key, now, fill)?,
+            let value = match &file_keys {
+                Some(keys) => build_encrypted::<TenantDb, T>(&unfinished, self.schema(), keys.newest()?, now, fill)?,
                 None => build::<TenantDb, T>(&unfinished, &self.template()?, now, fill)?,
             };
             let finished = workshop.join("db.sqlite");
@@ -68,14 +68,14 @@ impl Tenants {
         path::file(&self.root_of(id), id).exists()
     }
 
-    /// Throws away what a creation left that never came into place: its key and its workshop.
+    /// Throws away what a creation left that never came into place: its workshop and its key.
     pub async fn discard(&self, id: OrganizationId) -> Result<()> {
-        self.0.keyring.destroy(id).await?;
+        // The workshop first: where the disk was too small for it, there is no room for anything else before it is gone.
         let workshop = path::building(&self.0.root, id);
         if workshop.exists() {
             fs::remove_dir_all(&workshop).map_err(|error| failed("cannot remove", &workshop, error))?;
         }
-        Ok(())
+        self.0.keyring.destroy(id).await
     }
 
     /// An organization's keys, for a copy of its file.

@@ -2,6 +2,7 @@
 //! whoever asks.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -17,12 +18,16 @@ pub enum Shut {
     Frozen,
     /// It is on its way to another deployment; that can still be called off.
     Leaving,
+    /// It is written anew under another key, and so much is written to it that this could not be done meanwhile.
+    Rewriting,
     /// It has left for the deployment at this address. It is not served here any more.
     Moved { to: String },
 }
 
 /// When whoever was refused by an organization that is leaving may look again.
 const COME_BACK: Duration = Duration::from_secs(5);
+/// The same of one that is written anew.
+const SOON: Duration = Duration::from_secs(1);
 
 impl Shut {
     /// What a writer is told.
@@ -31,6 +36,9 @@ impl Shut {
         match self {
             Self::Frozen => Error::new(&codes::ORGANIZATION_FROZEN),
             Self::Leaving => Error::new(&codes::ORGANIZATION_LEAVING).retry_after(COME_BACK),
+            Self::Rewriting => Error::new(&codes::ORGANIZATION_BUSY)
+                .because("its file is being written anew under another key")
+                .retry_after(SOON),
             Self::Moved { to } => {
                 Error::new(&codes::ORGANIZATION_MOVED).detail(format!("This organization has moved to {to}."))
             }
@@ -86,6 +94,28 @@ impl Gates {
     pub fn shut(&self, id: OrganizationId, why: Shut) {
         self.0.shut.write().unwrap_or_else(PoisonError::into_inner).insert(id, why);
         self.0.is_any.store(true, Ordering::SeqCst);
+    }
+
+    /// The same unless it is shut already, for whatever reason.
+    pub fn shut_if_open(&self, id: OrganizationId, why: Shut) -> Result<()> {
+        let mut shut = self.0.shut.write().unwrap_or_else(PoisonError::into_inner);
+        match shut.entry(id) {
+            Entry::Occupied(other) => Err(other.get().refusal()),
+            Entry::Vacant(place) => {
+                place.insert(why);
+                self.0.is_any.store(true, Ordering::SeqCst);
+                Ok(())
+            }
+        }
+    }
+
+    /// Opens it if it is shut for this reason, and for no other that came since.
+    pub fn open_if(&self, id: OrganizationId, why: &Shut) {
+        let mut shut = self.0.shut.write().unwrap_or_else(PoisonError::into_inner);
+        if shut.get(&id) == Some(why) {
+            shut.remove(&id);
+            self.0.is_any.store(!shut.is_empty(), Ordering::SeqCst);
+        }
     }
 
     pub fn open(&self, id: OrganizationId) {

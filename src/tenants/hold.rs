@@ -11,14 +11,16 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
+use super::encryption::Keys;
 use super::gate::Shut;
 use super::look::{Depth, Look, look_at};
 use super::open_files::{Tenants, check_stamp};
 use super::path;
+use super::tenant::Tenant;
 use crate::base::{Error, OrganizationId, Result, codes};
 use crate::crypto::hash;
 use crate::keyring::WrappedKey;
-use crate::sqlite::{Aside, Database, Opening, Read, TenantDb, Unlocked, Write, remove_wal, sync_directory, unfolded};
+use crate::sqlite::{Aside, Database, Opening, Read, TenantDb, Write, remove_wal, sync_directory, unfolded};
 
 /// How long those who work with the file may go on.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -51,6 +53,11 @@ impl Handles {
         !self.counts().contains_key(&id)
     }
 
+    /// How many there are now.
+    pub fn count(&self, id: OrganizationId) -> usize {
+        self.counts().get(&id).copied().unwrap_or(0)
+    }
+
     fn counts(&self) -> MutexGuard<'_, HashMap<OrganizationId, usize>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -78,8 +85,8 @@ impl Drop for Handle {
 pub struct Held {
     pub(super) tenants: Tenants,
     pub(super) id: OrganizationId,
-    /// Where the whole file is ciphertext, and its key could be had: it can be opened.
-    file_key: Option<Unlocked>,
+    /// Where the whole file is ciphertext, and its keys could be had: it can be opened.
+    pub(super) file_keys: Keys,
 }
 
 /// A file as it was found.
@@ -100,17 +107,29 @@ impl Tenants {
         if let Some(shut @ (Shut::Frozen | Shut::Leaving)) = self.0.gates.of(id) {
             return Err(shut.refusal());
         }
-        self.hold_within(id, false, PATIENCE).await
+        self.hold_within(id, false, PATIENCE, None).await.map(|(held, _)| held)
     }
 
     /// The same for whoever leaves what the file says as it is, also where it takes no writes: who comes meanwhile
     /// waits, a few seconds at the most.
     pub async fn hold_still(&self, id: OrganizationId) -> Result<Held> {
-        self.hold_within(id, true, STILL).await
+        self.hold_within(id, true, STILL, None).await.map(|(held, _)| held)
     }
 
-    async fn hold_within(&self, id: OrganizationId, patient: bool, patience: Duration) -> Result<Held> {
-        {
+    /// The same for whoever has the file open: nobody else is given it between their use and this. Tells whether
+    /// theirs was what everybody was given.
+    pub(super) async fn hold_after(&self, tenant: Tenant) -> Result<(Held, bool)> {
+        self.hold_within(tenant.id(), true, STILL, Some(tenant)).await
+    }
+
+    async fn hold_within(
+        &self,
+        id: OrganizationId,
+        patient: bool,
+        patience: Duration,
+        after: Option<Tenant>,
+    ) -> Result<(Held, bool)> {
+        let was_current = {
             let mut files = self.files();
             if !files.held.insert(id) {
                 return Err(refusal());
@@ -118,9 +137,12 @@ impl Tenants {
             if patient {
                 files.patient.insert(id);
             }
-        }
+            let current = files.slots.peek(&id).and_then(|slot| slot.get());
+            after.as_ref().zip(current).is_some_and(|(own, current)| Arc::ptr_eq(&own.0, &current.0))
+        };
         // From here on a failure lets the file go again.
-        let mut held = Held { tenants: self.clone(), id, file_key: None };
+        let mut held = Held { tenants: self.clone(), id, file_keys: Keys::default() };
+        tokio::task::block_in_place(|| drop(after));
         let deadline = Instant::now() + patience;
         while !self.is_closed(id) {
             if Instant::now() > deadline {
@@ -130,9 +152,9 @@ impl Tenants {
             }
             sleep(LOOK).await;
         }
-        held.file_key = self.unlock_if_possible(id).await;
+        held.file_keys = self.unlock_if_possible(id).await;
         tokio::task::block_in_place(|| held.fold());
-        Ok(held)
+        Ok((held, was_current))
     }
 
     /// Closes the file if nobody uses it; tells whether it is closed.
@@ -340,5 +362,5 @@ pub(super) fn files_below(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
 }
 
 pub(super) fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {
-    Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(format!("{what} {}", path.display())).source(error)
+    Error::of_disk(&codes::ORGANIZATION_UNAVAILABLE, format!("{what} {}", path.display()), error)
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
-use super::gate::newest_event;
+use super::gate::{Shut, last_word, newest_event};
 use super::open_files::Tenants;
 use super::path;
 use crate::base::{Error, OrganizationId, Result, Slug, Timestamp, codes};
@@ -73,6 +73,18 @@ pub struct Standing {
 }
 
 impl Tenants {
+    /// Why the organization's file takes no writes, also by its own log where nobody has opened it since the start: the
+    /// catalog may be older than the file.
+    pub async fn why_shut_by_its_log(&self, id: OrganizationId) -> Result<Option<Shut>> {
+        if let Some(shut) = self.why_shut(id) {
+            return Ok(Some(shut));
+        }
+        Ok(match self.look(id, Depth::Names).await? {
+            Look::Seen(seen) => last_word(seen.names.newest_event.as_deref()),
+            _ => None,
+        })
+    }
+
     /// Looks at an organization's file.
     pub async fn look(&self, id: OrganizationId, depth: Depth) -> Result<Look> {
         // Counted in the same moment: whoever wants to hold the file waits for this look.

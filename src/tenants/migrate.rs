@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use super::gate::{last_word, newest_event};
 use super::hold::{self, failed};
-use super::open_files::{Tenants, check_stamp};
+use super::open_files::{Tenants, require_stamp};
 use super::{MIGRATIONS, path};
 use crate::base::{Error, OrganizationId, Result, codes};
-use crate::crypto::background;
+use crate::crypto::Crew;
 use crate::sqlite::{
-    Aside, Backup, Database, Opening, TenantDb, copy_file, kept_before, mark_unread, remove_wal, sync_directory,
+    Aside, Backup, Read, TenantDb, bring_forward, copy_file, kept_before, mark_unread, remove_wal, sync_directory,
     unfolded,
 };
 
@@ -35,7 +35,7 @@ impl Tenants {
 
     /// Brings an organization's file to the newest schema, if it is older. It takes no place of those that requests
     /// wait for. A request may open the file meanwhile: each step is one transaction, and is taken once.
-    pub async fn migrate(&self, id: OrganizationId) -> Result<()> {
+    pub async fn migrate(&self, id: OrganizationId, crew: &Crew) -> Result<()> {
         self.require_open(id)?;
         let (is_held, handle) = {
             let files = self.files();
@@ -50,27 +50,16 @@ impl Tenants {
         }
         let file_key = self.unlock(id).await?;
         let tenants = self.clone();
-        // A sweep over all files takes what time requests leave.
-        background::apart("migration", move || {
+        let migrate = move || {
             let (_handle, _file_key) = (handle, file_key);
-            tenants.migrate_aside(id)
-        })
-        .await?
-    }
-
-    fn migrate_aside(&self, id: OrganizationId) -> Result<()> {
-        self.heed_last_word(id, &path::file(&self.root_of(id), id));
-        self.require_open(id)?;
-        let database = self.open_aside(id, &path::file(&self.root_of(id), id), self.backup_of(id))?;
-        match self.backup_of(id) {
-            // Whoever ships the WAL folds it.
-            Backup::Wal(written) => written(),
-            Backup::Foreign => {}
-            Backup::None | Backup::Later => database.fold_now().unwrap_or_else(|error| {
-                tracing::debug!(organization = %id, ?error, "the WAL of a migration is folded later");
-            }),
-        }
-        Ok(())
+            let (file, now) = (path::file(&tenants.root_of(id), id), tenants.0.clock.now());
+            // It is asked whether it may be changed on the connection that would change it.
+            bring_forward::<TenantDb>(&file, tenants.schema(), now, &tenants.backup_of(id), |db, version| {
+                require_stamp(db, id)?;
+                if version < tenants.schema_version() { tenants.heed_newest_event(id, db) } else { Ok(()) }
+            })
+        };
+        crew.run(migrate).await?
     }
 
     /// The file to be opened for requests: the organization's own, but for one that takes no writes and is older than
@@ -103,27 +92,39 @@ impl Tenants {
         if self.why_shut(id).is_some() || says_version(file) == Some(self.schema_version()) {
             return;
         }
-        let said = Aside::<TenantDb>::open(file, self.0.clock.now()).and_then(|aside| aside.read(newest_event));
-        if let Some(shut) = last_word(said.ok().flatten().as_deref()) {
-            tracing::warn!(organization = %id, "its own log says that nothing follows: it takes no writes");
-            self.shut(id, shut);
+        if let Ok(aside) = Aside::<TenantDb>::open(file, self.0.clock.now()) {
+            let _ = aside.read(|db| self.heed_newest_event(id, db));
         }
     }
 
+    /// Refuses what the newest event of the file's own log says that nothing follows.
+    fn heed_newest_event(&self, id: OrganizationId, db: &Read<'_, TenantDb>) -> Result<()> {
+        if let (Some(shut), None) = (last_word(newest_event(db)?.as_deref()), self.why_shut(id)) {
+            tracing::warn!(organization = %id, "its own log says that nothing follows: it takes no writes");
+            self.shut(id, shut);
+        }
+        self.require_open(id)
+    }
+
     /// The same on a copy, which is thrown away.
-    pub async fn try_migration(&self, id: OrganizationId) -> Result<()> {
-        let _handle = self.0.handles.of(id);
-        let _file_key = self.unlock(id).await?;
-        tokio::task::block_in_place(|| {
-            let scratch = path::building(&self.0.root, id).with_extension("try");
+    pub async fn try_migration(&self, id: OrganizationId, crew: &Crew) -> Result<()> {
+        let handle = self.0.handles.of(id);
+        let file_key = self.unlock(id).await?;
+        let tenants = self.clone();
+        let tried = move || {
+            let (_handle, _file_key) = (handle, file_key);
+            let scratch = path::building(&tenants.0.root, id).with_extension("try");
             let failed = |error| failed("cannot use", &scratch, error);
             fs::create_dir_all(&scratch).map_err(failed)?;
             let copy = scratch.join("copy.sqlite");
-            let tried = copy_file(&path::file(&self.root_of(id), id), &copy)
-                .and_then(|()| self.open_aside(id, &copy, Backup::None).map(drop));
+            let now = tenants.0.clock.now();
+            let stamped = |db: &Read<'_, TenantDb>, _| require_stamp(db, id);
+            let tried = copy_file(&path::file(&tenants.root_of(id), id), &copy)
+                .and_then(|()| bring_forward(&copy, tenants.schema(), now, &Backup::None, stamped));
             fs::remove_dir_all(&scratch).map_err(failed)?;
             tried
-        })
+        };
+        crew.run(tried).await?
     }
 
     /// Puts the copy that was kept before the newest destructive step back into the file's place; the file of now
@@ -150,18 +151,6 @@ impl Tenants {
             }
             Ok(version)
         })
-    }
-
-    fn open_aside(&self, id: OrganizationId, file: &Path, backup: Backup) -> Result<Database<TenantDb>> {
-        let database = Database::<TenantDb>::open(Opening {
-            path: file,
-            migrations: self.schema(),
-            readers: 1,
-            clock: self.0.clock.clone(),
-            backup,
-        })?;
-        check_stamp(&database, id)?;
-        Ok(database)
     }
 }
 

@@ -15,13 +15,14 @@ use super::awaited::Reports;
 use super::encryption::require_ciphertext;
 use super::gate::{Gates, Shut, last_word};
 use super::hold::{self, Handles};
+use super::path;
 use super::tenant::{Open, Tenant, backstop};
 use super::volumes::Volumes;
 use crate::base::{Clock, Error, OrganizationId, Replication, Result, codes};
 use crate::catalog::TenantRoute;
 use crate::fairness::{Fairness, Values};
 use crate::keyring::Keyring;
-use crate::sqlite::{Backup, Database, Opening, TenantDb};
+use crate::sqlite::{Backup, Database, Opening, Read, TenantDb};
 
 /// A connection with the whole schema parsed, its page cache and the shared memory of the WAL.
 const BYTES_PER_CONNECTION: u64 = 300 << 10;
@@ -194,12 +195,26 @@ impl Tenants {
 
     /// The organization that the route leads to, its file opened if it is not.
     pub async fn open(&self, route: &TenantRoute) -> Result<Tenant> {
+        self.require_here(route)?;
+        let tenant = self.open_to_copy(route).await?;
+        // Its own log may have said so just now.
+        self.require_here(route)?;
+        Ok(tenant)
+    }
+
+    fn require_here(&self, route: &TenantRoute) -> Result<()> {
+        match self.0.gates.of(route.organization()) {
+            Some(moved @ Shut::Moved { .. }) => Err(moved.refusal()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The same for backups, of an organization that has moved away as well: the last event of the file that stays says
+    /// so, and has to get there.
+    pub async fn open_to_copy(&self, route: &TenantRoute) -> Result<Tenant> {
         let id = route.organization();
         if route.is_quarantined() {
             return Err(Error::new(&codes::ORGANIZATION_QUARANTINED));
-        }
-        if let Some(moved @ Shut::Moved { .. }) = self.0.gates.of(id) {
-            return Err(moved.refusal());
         }
         let ready = {
             let mut files = self.files();
@@ -320,27 +335,27 @@ impl Tenants {
     }
 
     async fn open_file(&self, id: OrganizationId) -> Result<Tenant> {
+        let (keys, file_keys, standing) = {
+            let _permit = self.0.opening.acquire().await.map_err(|_| all_in_use())?;
+            // Whoever is asked for them may take long to answer: no place waits for that.
+            let (keys, file_keys) = (self.0.keyring.keys(id).await?, self.unlock(id).await?);
+            let standing = self.standing_with(id, &file_keys).await?;
+            (keys, file_keys, standing)
+        };
         // The place first: whoever waits for one keeps nobody from opening who has one.
-        let place = self.make_room().await?;
+        let room = self.make_room().await?;
         let _permit = self.0.opening.acquire().await.map_err(|_| all_in_use())?;
-        let keys = self.0.keyring.keys(id).await?;
-        let file_key = self.unlock(id).await?;
         let tenant = tokio::task::block_in_place(|| -> Result<Tenant> {
+            // Its place comes with it: given back first, somebody else could take it.
+            let place = room.clear();
+            let handle = self.0.handles.of(id);
             self.require_volume(id)?;
-            let (file, is_view) = self.file_to_open(id)?;
             let awaited = Arc::default();
-            let database = Database::<TenantDb>::open(Opening {
-                path: &file,
-                migrations: self.schema(),
-                readers: self.0.limits.readers,
-                clock: self.0.clock.clone(),
-                backup: if is_view { Backup::None } else { self.backup_with(id, &awaited) },
-            })?;
-            check_stamp(&database, id)?;
-            require_ciphertext(&database, file_key.as_ref())?;
-            let awaited = self.awaited(&database, awaited)?;
-            let account = self.account_of(&database, id)?;
-            let facts = facts(&database)?;
+            let (database, is_view) = self.open_database(id, &awaited)?;
+            let facts = facts(&database, id)?;
+            let is_ciphertext = require_ciphertext(&database, standing)?;
+            let awaited = self.awaited(facts.replication.as_deref(), awaited);
+            let account = self.account_of(&database, id, facts.limits.as_deref());
             database.bound(backstop(facts.max_bytes.unwrap_or(self.0.limits.file_bytes)));
             // The file is the truth: also where a catalog that was lost or is older does not know of it.
             if let (Some(shut), None) = (last_word(facts.action.as_deref()), self.0.gates.of(id)) {
@@ -359,8 +374,9 @@ impl Tenants {
                 attention: Arc::clone(&self.0.attention),
                 memory: Mutex::new(HashMap::new()),
                 faulty: AtomicBool::new(false),
-                file_key,
-                _handle: self.0.handles.of(id),
+                is_ciphertext,
+                _file_keys: file_keys,
+                _handle: handle,
                 place,
             })))
         })?;
@@ -369,8 +385,27 @@ impl Tenants {
         Ok(tenant)
     }
 
-    /// A place for one more file, made by closing what nobody uses if there is none.
-    async fn make_room(&self) -> Result<OwnedSemaphorePermit> {
+    /// Most files are of the newest schema and are read before they are written, if they are written at all. Tells
+    /// whether it is a copy for reading only.
+    fn open_database(&self, id: OrganizationId, awaited: &Arc<AtomicBool>) -> Result<(Database<TenantDb>, bool)> {
+        let opening = |path, backup| Opening {
+            path,
+            migrations: self.schema(),
+            readers: self.0.limits.readers,
+            clock: self.0.clock.clone(),
+            backup,
+        };
+        let file = path::file(&self.root_of(id), id);
+        if let Some(database) = Database::open_to_read(opening(&file, self.backup_with(id, awaited)))? {
+            return Ok((database, false));
+        }
+        let (file, is_view) = self.file_to_open(id)?;
+        let backup = if is_view { Backup::None } else { self.backup_with(id, awaited) };
+        Ok((Database::open(opening(&file, backup))?, is_view))
+    }
+
+    /// A place for one more file, made by taking one that nobody uses if there is none.
+    async fn make_room(&self) -> Result<Room> {
         // Whoever came first gets the next place: nobody else takes one, or looks for one.
         let turn = self.0.turn.acquire().await.map_err(|_| all_in_use())?;
         let hold_up = HoldUp(self);
@@ -378,14 +413,13 @@ impl Tenants {
             // Longer every few rounds, until it is long enough for whatever the requests do.
             for _ in 0..LOOKS << (round / 8).min(5) {
                 if let Ok(place) = Arc::clone(&self.0.places).try_acquire_owned() {
-                    return Ok(place);
+                    return Ok(Room::Free(place));
                 }
                 if let Some(idle) = self.take_idle() {
                     // The next one may look for another meanwhile.
                     drop((hold_up, turn));
                     metrics::counter!("bulkhead_organization_evictions_total").increment(1);
-                    // Its place comes with it: given back first, somebody else could take it.
-                    return Ok(tokio::task::block_in_place(|| idle.close()));
+                    return Ok(Room::Taken(Box::new(idle)));
                 }
                 sleep(LOOK).await;
             }
@@ -426,11 +460,19 @@ impl Tenants {
 
 /// Refuses a file that came to the wrong place.
 pub(super) fn check_stamp(database: &Database<TenantDb>, id: OrganizationId) -> Result<()> {
-    let stamp = database.first_read(|db| db.one("SELECT id FROM organization", [], |row| row.get(0)))?;
+    database.first_read(|db| require_stamp(db, id))
+}
+
+/// The same within a read.
+pub(super) fn require_stamp(db: &Read<'_, TenantDb>, id: OrganizationId) -> Result<()> {
+    require_own(db.one("SELECT id FROM organization", [], |row| row.get(0))?, id)
+}
+
+fn require_own(stamp: Option<OrganizationId>, id: OrganizationId) -> Result<()> {
     if stamp == Some(id) {
         return Ok(());
     }
-    let stamp = stamp.map_or_else(|| "none".to_owned(), |other: OrganizationId| other.to_string());
+    let stamp = stamp.map_or_else(|| "none".to_owned(), |other| other.to_string());
     Err(Error::new(&codes::ORGANIZATION_UNAVAILABLE)
         .because(format!("the file at the place of {id} belongs to {stamp}")))
 }
@@ -439,20 +481,47 @@ pub(super) fn check_stamp(database: &Database<TenantDb>, id: OrganizationId) -> 
 struct Facts {
     /// What this organization's data may take up, if it has a limit of its own.
     max_bytes: Option<u64>,
+    /// What operators have set of what all share, and of what a write has reached.
+    limits: Option<String>,
+    replication: Option<String>,
     /// The newest event of its log.
     action: Option<String>,
 }
 
-fn facts(database: &Database<TenantDb>) -> Result<Facts> {
+/// Refuses a file that came to the wrong place.
+fn facts(database: &Database<TenantDb>, id: OrganizationId) -> Result<Facts> {
     let found = database.first_read(|db| {
         db.one(
-            "SELECT max_bytes, (SELECT action FROM audit_event ORDER BY sequence DESC LIMIT 1) FROM organization",
+            "SELECT id, max_bytes, limits, replication,
+                    (SELECT action FROM audit_event ORDER BY sequence DESC LIMIT 1) FROM organization",
             [],
-            |row| Ok((row.get::<_, Option<i64>>(0)?, row.get::<_, Option<String>>(1)?)),
+            |row| {
+                let max_bytes = row.get::<_, Option<i64>>(1)?.and_then(|limit| u64::try_from(limit).ok());
+                let facts = Facts { max_bytes, limits: row.get(2)?, replication: row.get(3)?, action: row.get(4)? };
+                Ok((row.get(0)?, facts))
+            },
         )
     })?;
-    let (max_bytes, action) = found.unwrap_or_default();
-    Ok(Facts { max_bytes: max_bytes.and_then(|limit| u64::try_from(limit).ok()), action })
+    let (stamp, facts) = found.unzip();
+    require_own(stamp, id)?;
+    facts.ok_or_else(|| Error::internal("a file with a stamp has no facts"))
+}
+
+/// A place for one more file.
+enum Room {
+    Free(OwnedSemaphorePermit),
+    /// That of a file which nobody is given any more, and which is yet to be closed.
+    Taken(Box<Open>),
+}
+
+impl Room {
+    /// Blocking.
+    fn clear(self) -> OwnedSemaphorePermit {
+        match self {
+            Self::Free(place) => place,
+            Self::Taken(idle) => idle.close(),
+        }
+    }
 }
 
 /// Somebody who waits for a file, or opens it.

@@ -12,7 +12,7 @@ use super::open_files::Tenants;
 use super::path;
 use crate::base::{Error, OrganizationId, Result, codes};
 use crate::crypto::hash::{self, Sha256};
-use crate::sqlite::{copy_file, free_room, sync_directory};
+use crate::sqlite::{copy_file, free_room, require_room, sync_directory};
 
 /// What is compared, and written where it differs, in one step.
 const PIECE: usize = 256 << 10;
@@ -29,6 +29,11 @@ pub struct Copied {
 }
 
 impl Tenants {
+    /// Refuses what is to be made here and takes up so many bytes, if there is no room for it.
+    pub fn require_room_for(&self, bytes: u64) -> Result<()> {
+        require_room(&self.0.root.join(".building"), bytes)
+    }
+
     /// Refuses a volume that is not there, takes no files or has no room for this organization's. Tells how many
     /// bytes those are, and how many are free there.
     pub fn require_room_on(&self, id: OrganizationId, volume: Option<&str>) -> Result<(u64, u64)> {
@@ -71,6 +76,18 @@ impl Tenants {
             fs::create_dir_all(&workshop).map_err(|error| failed("cannot make", &workshop, error))?;
             copy_file(&file, &workshop.join(DATABASE))
         })
+    }
+
+    /// Where the organization's file stands on a volume, if it does.
+    #[must_use]
+    pub fn file_on(&self, id: OrganizationId, volume: Option<&str>) -> PathBuf {
+        path::file(&self.root_on(volume), id)
+    }
+
+    /// Nothing is remembered any more of an organization that was erased.
+    pub fn forget(&self, id: OrganizationId) {
+        self.reopen(id);
+        self.place(id, None);
     }
 
     /// How much of the copy is there.
@@ -200,7 +217,7 @@ fn copy_beside(from: &Path, to: &Path) -> std::io::Result<()> {
     File::open(to)?.sync_all()
 }
 
-fn remove(directory: &Path) -> Result<()> {
+pub(super) fn remove(directory: &Path) -> Result<()> {
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(failed("cannot remove", directory, error)),
         _ => Ok(()),

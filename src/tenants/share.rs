@@ -25,13 +25,16 @@ impl Tenants {
     }
 
     /// The account of a file that is being opened, with what the file says of it.
-    pub(super) fn account_of(&self, database: &Database<TenantDb>, id: OrganizationId) -> Result<Arc<Account>> {
-        let own =
-            database.first_read(|db| db.one("SELECT limits FROM organization", [], |row| row.get::<_, String>(0)))?;
+    pub(super) fn account_of(
+        &self,
+        database: &Database<TenantDb>,
+        id: OrganizationId,
+        own: Option<&str>,
+    ) -> Arc<Account> {
         let account = self.0.fairness.account(id);
-        account.apply(&own.and_then(|own| serde_json::from_str(&own).ok()).unwrap_or_default());
+        account.apply(&own.and_then(|own| serde_json::from_str(own).ok()).unwrap_or_default());
         database.metered(Arc::new(Counted(Arc::clone(&account))));
-        Ok(account)
+        account
     }
 }
 
@@ -57,10 +60,9 @@ impl Tenant {
     }
 
     fn noted<T>(&self, hashed: Result<T>) -> Result<T> {
-        hashed.inspect_err(|error| {
-            if error.is(&codes::ORGANIZATION_HASHING_LIMITED) {
-                self.0.account.hash_refused();
-            }
+        hashed.map_err(|error| match error.is(&codes::ORGANIZATION_HASHING_LIMITED) {
+            true => error.limited_by(self.0.account.hash_refused()),
+            false => error,
         })
     }
 }

@@ -12,9 +12,10 @@ use crate::base::{Clock, OrganizationId, Result};
 use crate::crypto::Sealer;
 use crate::fairness::Account;
 use crate::keyring::OrganizationKeys;
-use crate::sqlite::{Compacted, Database, Read, Still, TenantDb, Unlocked, Write, is_damage};
+use crate::sqlite::{Compacted, Database, Private, Read, Still, TenantDb, Write, is_damage};
 
 use super::awaited::Awaited;
+use super::encryption::Keys;
 use super::gate::Gates;
 use super::hold::Handle;
 use super::open_files::{Attention, Faults, Occasion};
@@ -41,8 +42,9 @@ pub(super) struct Open {
     pub memory: Mutex<HashMap<TypeId, Arc<dyn Any + Send + Sync>>>,
     /// Damage was met: nobody else gets this handle.
     pub faulty: AtomicBool,
-    /// Where the whole file is ciphertext.
-    pub file_key: Option<Unlocked>,
+    /// Whether the whole file is ciphertext, and what opens it then.
+    pub is_ciphertext: bool,
+    pub _file_keys: Keys,
     /// Counted until everything above is closed.
     pub _handle: Handle,
     /// Given back when everything above is closed.
@@ -136,9 +138,10 @@ impl Tenant {
         self.watched(self.0.database.examine(false).await.map(|found| found.damage))
     }
 
-    /// Copies the file as it is at this moment to a new private file; nobody waits for it.
-    pub async fn snapshot_to(&self, to: &std::path::Path) -> Result<()> {
-        self.watched(self.0.database.snapshot_to(to).await)
+    /// A copy of the file as it is at this moment, which nobody else knows of; nobody waits for it. `None` if it is
+    /// larger than `most` bytes; a large one lies at `scratch`, which must not exist.
+    pub async fn private_copy(&self, scratch: &std::path::Path, most: u64) -> Result<Option<Private<TenantDb>>> {
+        self.watched(self.0.database.private_copy(scratch, most).await)
     }
 
     /// What a feature has remembered with [`Tenant::remember`], one value a type.

@@ -42,6 +42,15 @@ impl MemberPath {
     }
 }
 
+/// Why an operator does something, as it is kept: 1 to 500 characters without what stands around them.
+pub fn reason(text: &str) -> Result<&str, Error> {
+    let reason = text.trim();
+    match reason.chars().count() {
+        1..=500 => Ok(reason),
+        _ => Err(Error::new(&codes::VALIDATION_FAILED).field("reason", "invalid", "Use 1 to 500 characters.")),
+    }
+}
+
 /// A JSON body (RFC 8259).
 pub struct Json<T>(pub T);
 

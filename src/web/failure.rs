@@ -9,12 +9,13 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::frame;
 use super::place::Place;
 use super::reply;
 use super::request::RequestInfo;
-use crate::base::error::FieldError;
+use crate::base::error::{FieldError, Quota};
 use crate::base::{Error, Kind, codes};
 
 /// What a handler fails with.
@@ -171,9 +172,15 @@ fn render(response: Response, info: &RequestInfo, draw: impl FnOnce(&Error) -> R
     log(&error, info);
     let mut drawn = draw(&error);
     if let Some(after) = error.retry() {
-        // Whole seconds, and never too few: whoever waits that long gets in.
-        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-        drawn.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+        drawn.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds(after)));
+    }
+    if let Some(quota) = error.quota() {
+        let [policy, rest] = rate_limit(quota, error.retry());
+        for (name, value) in [("ratelimit-policy", policy), ("ratelimit", rest)] {
+            if let Ok(value) = HeaderValue::try_from(value) {
+                drawn.headers_mut().insert(name, value);
+            }
+        }
     }
     for name in [
         header::ALLOW,
@@ -188,6 +195,21 @@ fn render(response: Response, info: &RequestInfo, draw: impl FnOnce(&Error) -> R
         }
     }
     drawn
+}
+
+/// In whole seconds, and never too few: whoever waits that long gets in.
+fn seconds(time: Duration) -> u64 {
+    (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
+}
+
+/// `RateLimit-Policy` and `RateLimit` of a limit of which nothing is left: draft-ietf-httpapi-ratelimit-headers-10,
+/// sections 3 and 4, two lists of RFC 9651 with one item each.
+fn rate_limit(quota: &Quota, wait: Option<Duration>) -> [String; 2] {
+    let (name, amount) = (quota.name, quota.amount);
+    let unit = quota.unit.map(|unit| format!(";qu=\"{unit}\"")).unwrap_or_default();
+    let window = quota.window.map(|window| format!(";w={}", seconds(window))).unwrap_or_default();
+    let wait = wait.map(|wait| format!(";t={}", seconds(wait))).unwrap_or_default();
+    [format!("\"{name}\";q={amount}{unit}{window}"), format!("\"{name}\";r=0{wait}")]
 }
 
 fn framework_refusal(response: &Response) -> Option<Error> {
@@ -215,5 +237,25 @@ fn log(error: &Error, info: &RequestInfo) {
         Kind::Internal => tracing::error!(code, cause, request_id, "request failed"),
         Kind::Unavailable => tracing::warn!(code, cause, request_id, "request could not be served"),
         _ => tracing::debug!(code, cause, request_id, "request refused"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_told_as_a_structured_field() {
+        let quota = Quota { name: "requests", amount: 20, unit: None, window: Some(Duration::from_millis(9001)) };
+        let of = |quota, wait| rate_limit(quota, wait);
+        assert_eq!(
+            of(&quota, Some(Duration::from_millis(500))),
+            ["\"requests\";q=20;w=10", "\"requests\";r=0;t=1"].map(str::to_owned)
+        );
+        let quota = Quota { unit: Some("concurrent-requests"), window: None, ..quota };
+        assert_eq!(
+            of(&quota, None),
+            ["\"requests\";q=20;qu=\"concurrent-requests\"", "\"requests\";r=0"].map(str::to_owned)
+        );
     }
 }

@@ -6,36 +6,38 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultKeyedRateLimiter, RateLimiter};
 
+use crate::base::error::Quota;
 use crate::base::{Error, OrganizationId, Result, codes};
 
 /// One limit; keys are (organization, who).
-pub struct Limit<K: Hash + Eq + Clone>(Option<DefaultKeyedRateLimiter<K>>);
+pub struct Limit<K: Hash + Eq + Clone>(Option<(DefaultKeyedRateLimiter<K>, Quota)>);
 
 impl<K: Hash + Eq + Clone> Limit<K> {
-    /// `count` at once, and as many again over each `period`; 0 is no limit.
+    /// `count` at once, and as many again over each `period`; 0 is no limit. `name` is for whoever is refused.
     #[must_use]
-    pub fn new(count: u32, period: Duration) -> Self {
+    pub fn new(name: &'static str, count: u32, period: Duration) -> Self {
         Self(NonZeroU32::new(count).and_then(|burst| {
-            let quota = Quota::with_period(period / count)?;
-            Some(RateLimiter::keyed(quota.allow_burst(burst)))
+            let each = governor::Quota::with_period(period / count)?;
+            let told = Quota { name, amount: u64::from(count), unit: None, window: Some(period) };
+            Some((RateLimiter::keyed(each.allow_burst(burst)), told))
         }))
     }
 
     /// Counts one try, or says when the next is allowed.
     pub fn check(&self, key: &K) -> Result<()> {
-        let Some(limiter) = &self.0 else { return Ok(()) };
+        let Some((limiter, quota)) = &self.0 else { return Ok(()) };
         limiter.check_key(key).map_err(|not_until| {
             metrics::counter!("bulkhead_rate_limited_total").increment(1);
             let wait = not_until.wait_time_from(DefaultClock::default().now());
-            Error::new(&codes::RATE_LIMITED).retry_after(wait.max(Duration::from_secs(1)))
+            Error::new(&codes::RATE_LIMITED).retry_after(wait.max(Duration::from_secs(1))).limited_by(*quota)
         })
     }
 
     /// Forgets keys that are back at full; called now and then, or the table grows for ever.
     fn tidy(&self) {
-        if let Some(limiter) = &self.0 {
+        if let Some((limiter, _)) = &self.0 {
             limiter.retain_recent();
             limiter.shrink_to_fit();
         }
@@ -99,10 +101,11 @@ mod tests {
 
     #[test]
     fn one_key_does_not_use_up_the_other() {
-        let limit = Limit::new(2, Duration::from_secs(60));
+        let limit = Limit::new("tries", 2, Duration::from_secs(60));
         assert!(limit.check(&"a").is_ok() && limit.check(&"a").is_ok());
         let refused = limit.check(&"a").unwrap_err();
         assert!(refused.is(&codes::RATE_LIMITED) && refused.retry().is_some());
+        assert_eq!(refused.quota().map(|quota| (quota.name, quota.amount)), Some(("tries", 2)));
         assert!(limit.check(&"b").is_ok());
     }
 }

@@ -22,7 +22,7 @@ pub mod schema;
 
 pub use access::Caller;
 pub use address::{Address, Addressing};
-pub use extract::{Form, Json, MemberPath, OrganizationPath, Path, Query};
+pub use extract::{Form, Json, MemberPath, OrganizationPath, Path, Query, reason};
 pub use failure::Failure;
 pub use listing::List;
 pub use place::{IssuerKind, Place, PlaceFacts};

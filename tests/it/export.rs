@@ -70,6 +70,14 @@ impl Parts {
         fs::write(&path, &self.members["organization.sqlite"]).unwrap();
         let connection = rusqlite::Connection::open(&path).unwrap();
         work(&connection);
+        // The manifest says what the file says.
+        let called = connection.query_row("SELECT slug, name FROM organization", [], |row| {
+            Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
+        });
+        if let Ok((slug, name)) = called {
+            self.manifest["organization"]["slug"] = slug.into();
+            self.manifest["organization"]["name"] = name.into();
+        }
         drop(connection);
         self.members.insert("organization.sqlite".into(), fs::read(&path).unwrap());
     }
@@ -345,6 +353,10 @@ async fn only_who_may_has_an_export_made_or_fetches_it() {
     // The secrets are the operators' to hand out.
     let sealed = json!({"secrets": "passphrase", "passphrase": "violet harbour anvil"});
     world.api(&acme).post("/v1/organizations/acme/exports", &sealed).await.expect_problem(403, "forbidden");
+    let made = ready(&world.operator(), "acme", &sealed).await;
+    let content = format!("/v1/organizations/acme/exports/{}/content", made["id"].as_str().unwrap());
+    world.api(&reads).get(&content).await.expect_problem(403, "forbidden");
+    world.operator().get(&content).await.expect(200);
     for wrong in [
         json!({"secrets": "passphrase"}),
         json!({"secrets": "passphrase", "passphrase": "short"}),
@@ -356,8 +368,8 @@ async fn only_who_may_has_an_export_made_or_fetches_it() {
         world.operator().post("/v1/organizations/acme/exports", &wrong).await.expect_problem(422, "validation_failed");
     }
     let actions: Vec<Value> = world.events("acme").await.iter().map(|event| event["action"].clone()).collect();
-    assert_eq!(actions.iter().filter(|action| **action == "organization.exported").count(), 1);
-    assert_eq!(actions.iter().filter(|action| **action == "organization.export_downloaded").count(), 1);
+    assert_eq!(actions.iter().filter(|action| **action == "organization.exported").count(), 2);
+    assert_eq!(actions.iter().filter(|action| **action == "organization.export_downloaded").count(), 2);
     // On the disk nobody else can read it.
     use std::os::unix::fs::PermissionsExt;
     let folder = world.data_dir().join("exports");

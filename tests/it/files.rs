@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
-use crate::process::{Deployment, HOST, Operator, Person, Server, host_of, owner_of, session_check};
+use crate::process::{Deployment, HOST, Operator, Person, Server, host_of, owner_of, session_check, until};
 use crate::wire::Request;
 
 /// A way to ruin an organization, with the server stopped, and what the operator must be told.
@@ -274,6 +274,46 @@ fn names_that_lead_nowhere_touch_no_file() {
     assert_eq!(ask(&host_of("soon")), 404);
     operator.organization("soon");
     assert_eq!(ask(&host_of("soon")), 200);
+}
+
+#[test]
+fn a_file_that_is_only_read_takes_one_descriptor_and_shows_every_change_at_once() {
+    let deployment = Deployment::new();
+    let key = deployment.operator_key();
+    let server = deployment.serve();
+    let id = Operator::new(&server, &key).organization("calm");
+    let host = host_of("calm");
+    let first = Person::at(&server, &host).sign_in(&owner_of("calm")).unwrap();
+    server.stop();
+    // One that was changed just now is likely to be changed again.
+    let file = deployment.file(&id);
+    until("the file is left alone", || {
+        let changed = fs::metadata(&file).unwrap().modified().unwrap();
+        changed.elapsed().is_ok_and(|since| since > Duration::from_secs(3))
+    });
+
+    let server = deployment.serve();
+    let open = || -> Vec<PathBuf> {
+        server.descriptors().into_iter().filter(|path| path.starts_with(deployment.place(&id))).collect()
+    };
+    let check = |session: &str| server.client().send(&session_check(&host, session)).unwrap().status;
+    assert_eq!(check(&first), 200);
+    let before = fs::read(&file).unwrap();
+    assert_eq!(open(), std::slice::from_ref(&file));
+
+    let mut person = Person::at(&server, &host);
+    let second = person.sign_in(&owner_of("calm")).unwrap();
+    assert_eq!((check(&first), check(&second)), (200, 200));
+    let request = person.form("/sign-out", &[]).cookie(&first);
+    let signed_out = person.client.send(&request).unwrap();
+    assert_eq!(signed_out.status, 303, "{}", signed_out.text());
+    assert_eq!((check(&first), check(&second)), (401, 200));
+    assert!(open().len() > 1, "{:?}", open());
+    // What was acknowledged is in the WAL until that is folded.
+    assert!(fs::read(&file).unwrap() == before);
+    server.stop();
+    assert!(fs::read(&file).unwrap() != before);
+    assert_eq!(Operator::problems(&deployment), []);
 }
 
 /// The most that was open while others worked.

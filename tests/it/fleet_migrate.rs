@@ -164,3 +164,47 @@ async fn a_migration_goes_on_after_a_stop() {
     assert_eq!((ended["state"].as_str(), ended["migrated"].as_i64()), (Some("done"), Some(40)), "{ended}");
     assert!(ids.iter().all(|id| version(&world, id) == today + 2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_migrated_is_one_file_again_also_where_somebody_reads_it_meanwhile() {
+    let (mut world, ids, today) = scene().await;
+    world.while_stopped(|_| ()).await;
+    let beside = |id: &String| {
+        let directory = file(&world, id).parent().unwrap().to_owned();
+        let names = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().file_name());
+        names.map(|name| name.into_string().unwrap()).filter(|name| name.starts_with("db.sqlite")).collect::<Vec<_>>()
+    };
+    let reader = Connection::open(file(&world, &ids[7])).unwrap();
+    let seen = || reader.query_row("SELECT count(*) FROM sqlite_schema WHERE name = 'shelf'", [], |row| row.get(0));
+    reader.execute_batch("BEGIN").unwrap();
+    assert_eq!(seen(), Ok(0));
+
+    let done = migrate(&world, json!({})).await;
+    assert_eq!((done["migrated"].as_i64(), done["findings_count"].as_i64()), (Some(40), Some(0)), "{done}");
+    for id in ids.iter().filter(|id| **id != ids[7]) {
+        assert_eq!(beside(id), ["db.sqlite"], "something of the migration is left");
+        // Sqlite.org/fileformat2.html section 1.3: what a WAL does not have to be read for.
+        let header = std::fs::read(file(&world, id)).unwrap();
+        assert_eq!(i64::from(u32::from_be_bytes(header[60..64].try_into().unwrap())), today + 2);
+    }
+    // Nobody is thrown out, and nothing of it is lost.
+    assert_eq!(seen(), Ok(0));
+    reader.execute_batch("COMMIT").unwrap();
+    assert_eq!(seen(), Ok(1));
+    drop(reader);
+    world.operator().get(&format!("/v1/organizations/{}", ids[7])).await.expect(200);
+    assert_eq!(version(&world, &ids[7]), today + 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sweep_makes_way_for_requests_and_not_for_who_watches_it() {
+    let (world, ids, _) = scene().await;
+    let entered = || world.app().state().tenants.fairness().entered();
+    let key = world.organization_key("org-03", &["*"]).await;
+    let before = entered();
+    world.operator().get("/v1/fleet/migrations").await.expect(200);
+    world.operator().get(&format!("/v1/organizations/{}", ids[5])).await.expect(200);
+    assert_eq!(entered(), before, "an operator slows the sweep down");
+    world.api(&key).get("/v1/organizations/org-03").await.expect(200);
+    assert_eq!(entered(), before + 1);
+}

@@ -181,5 +181,5 @@ fn conflicts_are_named_and_nobody_is_lost() {
     assert_eq!(operator.get("/v1/organizations/acme").unwrap().status, 200);
     let busy = scene.deployment.run(&["catalog", "rebuild"]);
     assert_eq!(busy.status.code(), Some(1));
-    assert!(String::from_utf8(busy.stderr).unwrap().contains("in use by another"), "a server owns the directory");
+    assert!(String::from_utf8(busy.stderr).unwrap().contains("data_directory_in_use"), "a server owns the directory");
 }

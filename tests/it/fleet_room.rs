@@ -214,7 +214,7 @@ impl Drop for Mount {
 }
 
 /// Takes up all the room there is.
-fn fill(directory: &Path) -> std::path::PathBuf {
+pub fn fill(directory: &Path) -> std::path::PathBuf {
     use std::io::Write;
     let path = directory.join("ballast");
     let mut file = fs::File::create(&path).unwrap();

@@ -187,6 +187,8 @@ async fn a_crash_leaves_it_frozen_and_the_next_start_completes_what_was_begun() 
     // A catalog that knows nothing of it, such as one that came out of an older backup.
     freeze(&world).await;
     world.while_stopped(set("DELETE FROM freeze")).await;
+    let refused = world.operator().put("/v1/organizations/acme/erasure", &json!({"immediately": true})).await;
+    refused.expect_problem(409, "organization_frozen");
     let refused = world.operator().post("/v1/organizations/acme/members", &json!({"email": "eve@acme.test"})).await;
     refused.expect_problem(409, "organization_frozen");
     assert_eq!(world.operator().get(PATH).await.expect(200).json()["frozen"], true);

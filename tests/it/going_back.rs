@@ -64,6 +64,7 @@ fn a_restore_brings_back_what_was_and_not_what_was_taken_away() {
         found.filter(|one| one["change"] == change && one["id"] == id).count() == 1
     };
     assert!(said("changed", &anna) && said("removed", &carl) && said("added", &eve) && said("revoked", &old_key));
+    assert!(!differences.to_string().contains("\"erna"), "an erased member is told of: {differences}");
 
     let path = format!("{base}/restorations");
     let rehearsed = operator.post(&path, &json!({ "txid": txid, "dry_run": true })).unwrap().json();
@@ -111,6 +112,74 @@ fn a_restore_brings_back_what_was_and_not_what_was_taken_away() {
     assert_eq!(undone.status, 200, "{}", undone.text());
     assert_eq!(operator.get(&base).unwrap().json()["name"], "Spoilt");
     assert_eq!(operator.get(&format!("/v1/organizations/{other}")).unwrap().json()["name"], "Company globex");
+    server.stop();
+}
+
+#[test]
+fn whoever_was_invited_then_and_has_lost_access_since_is_not_invited_again() {
+    let (deployment, _) = deployment();
+    let key = deployment.operator_key();
+    let server = deployment.serve();
+    let mut operator = Operator::new(&server, &key);
+    let id = operator.organization("acme");
+    let base = format!("/v1/organizations/{id}");
+    let ida = member(&mut operator, &id, &json!({ "email": "ida@example.com" }));
+    let at = format!("{base}/members/{ida}");
+    assert_eq!(operator.get(&at).unwrap().json()["status"], "pending");
+    shipped(&mut operator);
+    let txid = operator.get(&format!("{base}/backup")).unwrap().json()["newest"]["txid"].clone();
+    // She comes in, and is shown out.
+    for (what, body) in [("password", json!({ "password": PASSWORD })), ("deactivation", json!({}))] {
+        let answer = operator.call("PUT", &format!("{at}/{what}"), &body).unwrap();
+        assert!(answer.status < 300, "{what}: {}", answer.text());
+    }
+
+    let path = format!("{base}/restorations");
+    let done = operator.post(&path, &json!({ "txid": txid })).unwrap().json();
+    let withheld = done["withheld"].as_array().unwrap();
+    assert!(withheld.iter().any(|one| one["id"] == *ida && one["reason"] == "deactivated_since"), "{done}");
+    // A pending member sets a password with a code to the mailbox, which was taken away as well.
+    assert_eq!(operator.get(&at).unwrap().json()["status"], "inactive");
+    let done = operator.post(&path, &json!({ "txid": txid, "reinstate": true })).unwrap().json();
+    assert!(done["reinstated"].as_array().unwrap().iter().any(|one| one["id"] == *ida), "{done}");
+    assert_eq!(operator.get(&at).unwrap().json()["status"], "pending");
+    server.stop();
+}
+
+#[test]
+fn a_file_that_is_replaced_by_an_earlier_one_has_nobody_who_was_erased_since() {
+    let (deployment, _) = deployment();
+    let key = deployment.operator_key();
+    let server = deployment.serve();
+    let mut operator = Operator::new(&server, &key);
+    let id = operator.organization("acme");
+    let base = format!("/v1/organizations/{id}");
+    let [erna, fred] = ["erna", "fred"]
+        .map(|name| member(&mut operator, &id, &json!({ "email": format!("{name}@example.com"), "name": name })));
+    shipped(&mut operator);
+    let txid = operator.get(&format!("{base}/backup")).unwrap().json()["newest"]["txid"].clone();
+    assert_eq!(operator.call("PUT", &format!("{base}/members/{erna}/erasure"), &json!({})).unwrap().status, 200);
+    assert_eq!(operator.call("DELETE", &format!("{base}/members/{fred}"), &json!({})).unwrap().status, 204);
+    shipped(&mut operator);
+    server.stop();
+    fs::write(deployment.file(&id), vec![0xa5; 20_000]).unwrap();
+
+    let server = deployment.serve();
+    let mut operator = Operator::new(&server, &key);
+    let done = operator.post(&format!("{base}/recovery"), &json!({ "txid": txid })).unwrap();
+    assert_eq!(done.status, 200, "{}", done.text());
+    let mut members = operator.get(&format!("{base}/members")).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while members.status == 503 {
+        assert!(Instant::now() < deadline, "it did not come back");
+        sleep(Duration::from_millis(100));
+        members = operator.get(&format!("{base}/members")).unwrap();
+    }
+    let log = operator.get(&format!("{base}/audit_events?limit=100")).unwrap().text();
+    assert!(members.text().contains("fred@") && !members.text().contains("erna@"), "{}", members.text());
+    assert!(log.contains("member.erased") && !log.contains("\"erna"), "{log}");
+    let verified = operator.get(&format!("{base}/audit_events/verification")).unwrap().json();
+    assert_eq!(verified["intact"], true, "{verified}");
     server.stop();
 }
 

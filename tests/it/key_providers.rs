@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -14,11 +14,12 @@ use bulkhead::app::App;
 use bulkhead::base::{Clock, Timestamp};
 use bulkhead::config::Config;
 use bulkhead::crypto::{DataKey, MasterKey};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
 use crate::world::World;
 
-const TOKEN: &str = "a-token-for-the-key-service";
+pub const TOKEN: &str = "a-token-for-the-key-service";
 /// Keys of everybody outside in these tests.
 const CACHE_SECONDS: u64 = 600;
 
@@ -37,8 +38,8 @@ enum Mood {
 }
 
 /// A key service on this machine: it wraps with a master key of its own, bound to the context.
-struct Service {
-    port: u16,
+pub struct Service {
+    pub port: u16,
     inner: Arc<Inner>,
 }
 
@@ -51,6 +52,11 @@ struct Inner {
 
 impl Service {
     fn start() -> Self {
+        Self::over(None)
+    }
+
+    /// Over TLS, where there is an identity for it.
+    pub fn over(tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let inner = Arc::new(Inner {
@@ -61,8 +67,14 @@ impl Service {
         let shared = Arc::clone(&inner);
         std::thread::spawn(move || {
             for connection in listener.incoming().map_while(Result::ok) {
-                let shared = Arc::clone(&shared);
-                std::thread::spawn(move || shared.serve(connection));
+                let (shared, tls) = (Arc::clone(&shared), tls.clone());
+                std::thread::spawn(move || match tls {
+                    Some(tls) => {
+                        let secured = ServerConnection::new(tls).unwrap();
+                        shared.serve(StreamOwned::new(secured, connection));
+                    }
+                    None => shared.serve(connection),
+                });
             }
         });
         Self { port, inner }
@@ -80,8 +92,13 @@ impl Service {
         self.inner.keys.lock().unwrap().push((id.to_owned(), MasterKey::generate()));
     }
 
-    fn count(&self, operation: &str) -> usize {
+    pub fn count(&self, operation: &str) -> usize {
         self.inner.asked.lock().unwrap().iter().filter(|request| request["operation"] == operation).count()
+    }
+
+    /// Whether nobody has asked it for anything.
+    pub fn is_unasked(&self) -> bool {
+        self.inner.asked.lock().unwrap().is_empty()
     }
 
     async fn world(&self) -> World {
@@ -97,7 +114,7 @@ impl Service {
 }
 
 impl Inner {
-    fn serve(&self, mut connection: TcpStream) {
+    fn serve(&self, mut connection: impl Read + Write) {
         while let Some((head, body)) = read_request(&mut connection) {
             let request: Value = serde_json::from_slice(&body).unwrap();
             self.asked.lock().unwrap().push(request.clone());
@@ -145,7 +162,7 @@ impl Inner {
     }
 }
 
-fn read_request(connection: &mut TcpStream) -> Option<(String, Vec<u8>)> {
+fn read_request(connection: &mut impl Read) -> Option<(String, Vec<u8>)> {
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
     loop {

@@ -67,6 +67,48 @@ async fn whoever_sends_too_many_requests_waits_and_the_neighbour_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_program_can_read_which_limit_it_was() {
+    let (world, acme, _) = two(&[
+        ("BULKHEAD_LIMITS_REQUESTS_PER_SECOND", "2"),
+        ("BULKHEAD_LIMITS_REQUEST_BURST", "20"),
+        ("BULKHEAD_LIMITS_CONCURRENT_REQUESTS", "3"),
+        ("BULKHEAD_RATE_LIMITS_TOKEN_PER_MINUTE", "1"),
+    ])
+    .await;
+    let told = |answer: &Answer| {
+        let header = |name: &str| answer.header(name).map(str::to_owned);
+        (header("ratelimit-policy").unwrap_or_default(), header("ratelimit").unwrap_or_default())
+    };
+    let path = format!("{ACME}/members");
+    let fine = world.api(&acme).get(&path).await.expect(200);
+    assert_eq!(told(&fine), (String::new(), String::new()));
+    let turns = hold_all(&world, "acme", 3).await;
+    let refused = world.api(&acme).get(&path).await.expect_problem(429, "organization_concurrency_limited");
+    let policy = "\"concurrency\";q=3;qu=\"concurrent-requests\"";
+    assert_eq!(told(&refused), (policy.to_owned(), "\"concurrency\";r=0;t=1".to_owned()));
+    drop(turns);
+    let plan = json!({"limits": {"requests_per_second": 2, "request_burst": 20}});
+    world.operator().patch(ACME, &plan).await.expect(200);
+    // By address, as a person and as a program are told.
+    for path in ["/oauth2/token", "/o/acme/oauth2/token"] {
+        let post = || Call::new("POST", HOST, path).form(&[("grant_type", "refresh_token"), ("refresh_token", "x")]);
+        world.call(post()).await;
+        let refused = world.call(post()).await.expect(429);
+        assert_eq!(told(&refused).0, "\"token\";q=1;w=60", "{path}: {refused:?}");
+        assert!(told(&refused).1.starts_with("\"token\";r=0;t="), "{path}: {refused:?}");
+    }
+    let answer = async || loop {
+        let answer = world.api(&acme).get(&path).await;
+        if answer.status == 429 {
+            return answer;
+        }
+    };
+    for refused in [answer().await, world.call(Call::new("GET", HOST, "/o/acme/sign-in")).await.expect(429)] {
+        assert_eq!(told(&refused), ("\"requests\";q=20;w=10".to_owned(), "\"requests\";r=0;t=1".to_owned()));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_flood_keeps_no_operator_out_and_a_made_up_key_is_none() {
     let (world, acme, _) =
         two(&[("BULKHEAD_LIMITS_REQUESTS_PER_SECOND", "1"), ("BULKHEAD_LIMITS_REQUEST_BURST", "1")]).await;

@@ -204,3 +204,34 @@ async fn values_that_an_organization_cannot_have_are_told_all_at_once() {
     // Nothing of it has reserved the name.
     world.organization("acme").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn whoever_is_the_last_to_suspend_or_resume_is_so_in_both_places() {
+    let mut world = World::new().await;
+    world.organization("acme").await;
+    let path = "/v1/organizations/acme/suspension";
+    for round in 0..40 {
+        let operator = world.operator();
+        let running: Vec<_> = ["PUT", "DELETE", "PUT", "DELETE"]
+            .map(|method| tokio::spawn(world.call_later(operator.call(method, path).json(&json!({})))))
+            .into();
+        for answer in running {
+            answer.await.unwrap().expect(204);
+        }
+        let check = operator.get("/v1/catalog/check").await.expect(200).json();
+        assert_eq!(check["ok"], true, "round {round}: {check}");
+    }
+    // What an earlier program has left so is set right by the same request.
+    world.operator().put(path, &json!({})).await.expect(204);
+    world
+        .while_stopped(|data| {
+            let catalog = rusqlite::Connection::open(data.join("catalog.sqlite")).unwrap();
+            catalog.execute_batch("UPDATE organization SET state = 'active'").unwrap();
+        })
+        .await;
+    assert_eq!(world.operator().get("/v1/catalog/check").await.json()["ok"], false);
+    world.operator().delete(path).await.expect(204);
+    let check = world.operator().get("/v1/catalog/check").await.expect(200).json();
+    assert_eq!(check["ok"], true, "{check}");
+    world.signed_in("acme", "owner@acme.test").await;
+}

@@ -8,6 +8,7 @@ use std::time::Duration;
 use bulkhead::base::OrganizationId;
 use bulkhead::features::audit::By;
 use bulkhead::features::placement::{self, Step};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -326,5 +327,172 @@ fn the_command_line_moves_and_a_rebuilt_catalog_knows_all_volumes() {
     let mut operator = Operator::new(&server, &key);
     assert_eq!(operator.get("/v1/organizations/acme").unwrap().status, 200);
     assert_eq!(operator.get(PATH).unwrap().json()["volume"], "fast");
+    server.stop();
+}
+
+/// A catalog out of a backup says that the file is on its way still. It has arrived long ago, and is all there is.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_catalog_removes_no_file_that_is_the_only_one_or_is_ahead() {
+    let (mut world, volume) = world().await;
+    let id = world.organization("acme").await;
+    let organization: OrganizationId = id.parse().unwrap();
+    let state = world.app().state().clone();
+    placement::begin(&state, organization, "fast", &By::system()).await.unwrap();
+    drop(state);
+    let (old, new) = (file_of(&world, &id), on_volume(&world, &id, volume.path()));
+    // As if the catalog were from before the switch: the file has gone there since.
+    world
+        .while_stopped(|_| {
+            fs::create_dir_all(new.parent().unwrap()).unwrap();
+            fs::rename(&old, &new).unwrap();
+        })
+        .await;
+    assert!(new.exists(), "all there was of it was removed");
+    world.operator().get("/v1/organizations/acme/members").await.expect(503);
+    // Both are there, and the one that would be removed has gone on.
+    world
+        .while_stopped(|_| {
+            fs::create_dir_all(old.parent().unwrap()).unwrap();
+            fs::copy(&new, &old).unwrap();
+            let behind = Connection::open(&old).unwrap();
+            let last = "DELETE FROM audit_event WHERE sequence = (SELECT max(sequence) FROM audit_event)";
+            assert_eq!(behind.execute(last, []).unwrap(), 1);
+        })
+        .await;
+    assert!(new.exists() && old.exists(), "the one that is ahead was removed");
+    // The one at its place goes on and is ahead then: the other one was a copy, and goes.
+    world
+        .while_stopped(|_| {
+            fs::copy(&new, &old).unwrap();
+        })
+        .await;
+    assert!(old.exists() && !new.exists());
+    world.operator().get("/v1/organizations/acme/members").await.expect(200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_an_organization_that_was_erased_nothing_is_remembered() {
+    let (world, _volume) = world().await;
+    let organization: OrganizationId = world.organization("acme").await.parse().unwrap();
+    moved(&world, "fast").await;
+    let state = world.app().state().clone();
+    assert_eq!(state.tenants.placed_on(organization).as_deref(), Some("fast"));
+    world.operator().put("/v1/organizations/acme/erasure", &json!({"immediately": true})).await.expect(202);
+    while bulkhead::features::erasure::next(&state, organization).await.unwrap().is_some() {}
+    // Somebody else may be about to take the last step.
+    for _ in 0..600 {
+        if state.tenants.placed_on(organization).is_none() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!((state.tenants.placed_on(organization), state.tenants.why_shut(organization)), (None, None));
+}
+
+/// A move was interrupted between the moment at which the new place counts and the one at which the old one is empty,
+/// and the catalog is lost: both places have the organization, and the longer log tells which is which.
+#[test]
+fn of_two_files_the_one_with_the_longer_log_counts_and_the_other_is_set_aside() {
+    let volume = tempfile::tempdir().unwrap();
+    let deployment = Deployment::new().with("FILES_VOLUMES", format!("fast={}", volume.path().display()));
+    let key = deployment.operator_key();
+    let server = deployment.serve();
+    let mut operator = Operator::new(&server, &key);
+    let (id, untouched) = (operator.organization("acme"), operator.organization("other"));
+    let add = |operator: &mut Operator, name: &str| {
+        let body = json!({"email": format!("{name}@acme.test")});
+        operator.post(&format!("/v1/organizations/{id}/members"), &body).unwrap().status
+    };
+    assert_eq!(add(&mut operator, "before"), 201);
+    server.stop();
+    let at_home = deployment.place(&id);
+    let there = volume.path().join(at_home.strip_prefix(deployment.data_dir()).unwrap());
+    let catalog = deployment.data_dir().join("catalog.sqlite");
+    let copy = |from: &Path, to: &Path| {
+        fs::create_dir_all(to).unwrap();
+        fs::copy(from.join("db.sqlite"), to.join("db.sqlite")).unwrap();
+    };
+    let goes_on = |name: &str| {
+        let server = deployment.serve();
+        let mut operator = Operator::new(&server, &key);
+        let status = add(&mut operator, name);
+        server.stop();
+        status
+    };
+    let members = || {
+        let server = deployment.serve();
+        let list = Operator::new(&server, &key).get(&format!("/v1/organizations/{id}/members")).unwrap().text();
+        server.stop();
+        list
+    };
+    let aside = |root: &Path| match fs::read_dir(root.join("set-aside")) {
+        Ok(found) => found.map(|entry| entry.unwrap().path()).collect::<Vec<_>>(),
+        Err(_) => Vec::new(),
+    };
+
+    // The old place is one event behind, and the old catalog still has it: the longer one wins all the same.
+    copy(&at_home, &there);
+    Connection::open(&catalog)
+        .unwrap()
+        .execute_batch(&format!("UPDATE organization SET placement = 'fast' WHERE id = '{id}'"))
+        .unwrap();
+    assert_eq!(goes_on("since"), 201);
+    Connection::open(&catalog)
+        .unwrap()
+        .execute_batch(&format!(
+            "UPDATE organization SET placement = 'local' WHERE id = '{id}';
+             INSERT INTO relocation VALUES ('{id}', 'fast', 'local', 'switched', 0)"
+        ))
+        .unwrap();
+    let planned = deployment.json(&["catalog", "rebuild", "--dry-run"]);
+    assert_eq!(planned["set_aside"].as_array().map(Vec::len), Some(1), "{planned:#}");
+    assert!(at_home.exists() && there.exists() && aside(&deployment.data_dir()).is_empty());
+    let ran = deployment.run(&["--json", "catalog", "rebuild"]);
+    assert_eq!(ran.status.code(), Some(1), "somebody has to look: {ran:?}");
+    let made: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    let found = &made["set_aside"][0];
+    assert_eq!(found["organization_id"], id.as_str(), "{made:#}");
+    assert!(found["why"].as_str().unwrap().contains("but for the last"), "{made:#}");
+    assert!(!at_home.exists() && there.exists());
+    let kept = aside(&deployment.data_dir());
+    assert!(kept.len() == 1 && kept[0].join("db.sqlite").exists(), "{kept:?}");
+    let list = members();
+    assert!(list.contains("since@acme.test") && list.contains("before@acme.test"), "{list}");
+    // The start has not gone on with a move that was decided otherwise.
+    assert!(there.exists());
+
+    // Without any catalog: as the file at home goes on, and the one on the volume is old.
+    copy(&there, &at_home);
+    Connection::open(&catalog)
+        .unwrap()
+        .execute_batch(&format!("UPDATE organization SET placement = 'local' WHERE id = '{id}'"))
+        .unwrap();
+    assert_eq!(goes_on("later"), 201);
+    // A log that is longer and not whole counts for nothing.
+    let longer = Connection::open(there.join("db.sqlite")).unwrap();
+    longer
+        .execute_batch(
+            "INSERT INTO audit_event (sequence, id, occurred_at, action, outcome, payload, payload_salt,
+                                      payload_digest, prev_hash, hash)
+               SELECT sequence + 100, 'event_' || hex(randomblob(12)), occurred_at, action, outcome, payload,
+                      payload_salt, payload_digest, prev_hash, randomblob(32)
+               FROM audit_event",
+        )
+        .unwrap();
+    drop(longer);
+    fs::remove_file(&catalog).unwrap();
+    let made = deployment.json(&["catalog", "rebuild"]);
+    let why = made["set_aside"][0]["why"].as_str().unwrap();
+    assert!(why.contains("not whole"), "{made:#}");
+    assert!(at_home.exists() && !there.exists() && aside(volume.path()).len() == 1, "{made:#}");
+    assert_eq!(made["organizations"], 2, "{made:#}");
+    let key = deployment.operator_key();
+    let server = deployment.serve();
+    let mut operator = Operator::new(&server, &key);
+    let list = operator.get(&format!("/v1/organizations/{id}/members")).unwrap().text();
+    assert!(list.contains("later@acme.test"), "{list}");
+    assert_eq!(operator.get(&format!("/v1/organizations/{untouched}")).unwrap().status, 200);
+    let checked = deployment.json(&["fleet", "check"]);
+    assert_eq!(checked["findings"], json!([]), "what is set aside is nobody's: {checked:#}");
     server.stop();
 }

@@ -174,6 +174,60 @@ fn a_store_that_is_down_is_told_and_trying_again_is_safe() {
 }
 
 #[test]
+fn an_answer_that_is_given_again_waits_for_all_that_the_first_one_told_of() {
+    let (deployment, replica) = deployment();
+    let deployment = deployment.with("BACKUP_REPLICATION", "object").with("BACKUP_CONFIRM_SECONDS", 2);
+    let key = deployment.operator_key();
+    let mut server = deployment.serve();
+    let mut operator = Operator::new(&server, &key);
+    let first = operator.organization("first");
+    lose(&replica);
+    // Kept in the catalog, and about a file, a key and the catalog.
+    let owner = json!({ "email": owner_of("acme"), "password": crate::process::PASSWORD });
+    let body = json!({ "name": "Acme", "slug": "acme", "owner": owner });
+    let keyed =
+        || Request::new("POST", HOST, "/v1/organizations").bearer(&key).header("idempotency-key", "once").json(&body);
+    for n in 0..2 {
+        let refused = server.client().send(&keyed()).unwrap();
+        require(&refused, 503);
+        assert_eq!(refused.code(), "write_not_replicated", "try {n}");
+    }
+    // Nobody waits for what operators have said need not be there.
+    for organization in [first.as_str(), "acme"] {
+        require(&replicate(&mut operator, organization, "local"), 200);
+    }
+    let again = server.client().send(&keyed()).unwrap();
+    require(&again, 201);
+    assert_eq!(again.header("idempotent-replayed"), Some("true"));
+    let id = again.json()["id"].as_str().unwrap().to_owned();
+    find(&replica);
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while replicate(&mut operator, &id, "object").status != 200 {
+        assert!(Instant::now() < deadline, "it did not recover");
+    }
+    lose(&replica);
+    require(&server.client().send(&keyed()).unwrap(), 503);
+    find(&replica);
+    loop {
+        let again = server.client().send(&keyed()).unwrap();
+        if again.status == 201 {
+            break;
+        }
+        assert_eq!(again.code(), "write_not_replicated", "{}", again.text());
+        assert!(Instant::now() < deadline, "it did not recover");
+    }
+    server.kill();
+    let (_directory, store) = at_the_store(&deployment, &replica, &id);
+    assert_eq!(count(&store, "SELECT count(*) FROM member"), 1);
+    let fetched = deployment.directory.path().join("fetched");
+    deployment.json(&["backup", "fetch", "--whole", "--to", fetched.to_str().unwrap()]);
+    let catalog = Connection::open(fetched.join("catalog.sqlite")).unwrap();
+    assert_eq!(count(&catalog, "SELECT count(*) FROM organization WHERE slug = 'acme'"), 1);
+    let keyring = Connection::open(fetched.join("keyring.sqlite")).unwrap();
+    assert_eq!(count(&keyring, &format!("SELECT count(*) FROM data_key WHERE name = '{id}'")), 1);
+}
+
+#[test]
 fn what_waits_for_a_store_needs_one() {
     let plain = Deployment::new();
     let key = plain.operator_key();

@@ -9,16 +9,19 @@ use crate::process::{Deployment, HOST, Operator, Person, Server, host_of, owner_
 use crate::wire::{Answer, Request};
 
 /// One of the two, with a key of it in a file.
-struct Side {
-    deployment: Deployment,
-    server: Server,
-    key: String,
-    key_file: PathBuf,
+pub struct Side {
+    pub deployment: Deployment,
+    pub server: Server,
+    pub key: String,
+    pub key_file: PathBuf,
 }
 
 impl Side {
-    fn new() -> Self {
-        let deployment = Deployment::new();
+    pub fn new() -> Self {
+        Self::of(Deployment::new())
+    }
+
+    pub fn of(deployment: Deployment) -> Self {
         let key = deployment.operator_key();
         let key_file = deployment.directory.path().join("key");
         fs::write(&key_file, &key).unwrap();
@@ -26,90 +29,121 @@ impl Side {
         Self { deployment, server, key, key_file }
     }
 
-    fn operator(&self) -> Operator {
+    pub fn operator(&self) -> Operator {
         Operator::new(&self.server, &self.key)
     }
 
-    fn call(&self, method: &'static str, path: &str, body: &Value) -> Answer {
+    pub fn call(&self, method: &'static str, path: &str, body: &Value) -> Answer {
         self.operator().call(method, path, body).unwrap()
     }
 
-    fn get(&self, path: &str) -> Answer {
+    pub fn get(&self, path: &str) -> Answer {
         self.operator().get(path).unwrap()
     }
 
     /// The answer of a step that is to succeed.
-    fn done(&self, method: &'static str, path: &str, body: &Value) -> Value {
+    pub fn done(&self, method: &'static str, path: &str, body: &Value) -> Value {
         let answer = self.call(method, path, body);
         assert_eq!(answer.status, 200, "{method} {path}: {}", answer.text());
         answer.json()
     }
 
     /// Killed, and started again.
-    fn crash(&mut self) {
+    pub fn crash(&mut self) {
         self.server.kill();
         self.server = self.deployment.serve();
     }
 
+    /// Something is done to its files while nobody serves it.
+    pub fn while_stopped<T>(&mut self, between: impl FnOnce(&Deployment) -> T) -> T {
+        // Gracefully, so that all of it is in the one file.
+        self.server.terminate();
+        assert_eq!(self.server.wait(), Some(0));
+        let value = between(&self.deployment);
+        self.server = self.deployment.serve();
+        value
+    }
+
+    /// Its catalog is lost, and made again from the files; the keys of operators went with it. What was reported.
+    pub fn lose_catalog(&mut self) -> Value {
+        self.server.kill();
+        for suffix in ["", "-wal", "-shm"] {
+            let _ = fs::remove_file(self.deployment.data_dir().join(format!("catalog.sqlite{suffix}")));
+        }
+        let rebuilt = self.deployment.json(&["catalog", "rebuild"]);
+        self.key = self.deployment.operator_key();
+        fs::write(&self.key_file, &self.key).unwrap();
+        self.server = self.deployment.serve();
+        rebuilt
+    }
+
     /// Whether it takes a write of the organization.
-    fn writes(&self, organization: &str, name: &str) -> bool {
+    pub fn writes(&self, organization: &str, name: &str) -> bool {
         let path = format!("/v1/organizations/{organization}/members");
         let answer = self.call("POST", &path, &json!({"email": format!("{name}@acme.test")}));
         assert!([201, 404, 421, 503].contains(&answer.status), "{}", answer.text());
         answer.status == 201
     }
 
-    fn upload(&self, path: &str, archive: &[u8]) -> Answer {
+    pub fn upload(&self, path: &str, archive: &[u8]) -> Answer {
         let request = Request::new("POST", HOST, path).bearer(&self.key);
         self.operator().client.send(&request.body("application/octet-stream", archive)).unwrap()
     }
 }
 
 /// A transfer that is carried by hand, step by step.
-struct Carried {
-    source: Side,
-    target: Side,
-    id: String,
-    departure: Value,
-    arrival: Value,
+pub struct Carried {
+    pub source: Side,
+    pub target: Side,
+    pub id: String,
+    pub departure: Value,
+    pub arrival: Value,
     writes: u32,
 }
 
-const STEPS: usize = 6;
+pub const STEPS: usize = 6;
 
 impl Carried {
-    fn new() -> Self {
-        let (source, target) = (Side::new(), Side::new());
+    pub fn new() -> Self {
+        Self::between(Side::new(), Side::new())
+    }
+
+    pub fn between(source: Side, target: Side) -> Self {
         let id = source.operator().organization("acme");
         Self { source, target, id, departure: Value::Null, arrival: Value::Null, writes: 0 }
     }
 
-    fn departure(&self, below: &str) -> String {
+    pub fn departure(&self, below: &str) -> String {
         format!("/v1/organizations/{}/departure{below}", self.id)
     }
 
-    fn arrival(&self, below: &str) -> String {
+    pub fn arrival(&self, below: &str) -> String {
         format!("/v1/arrivals/{}{below}", self.departure["id"].as_str().unwrap())
     }
 
-    fn announced(&self) -> Value {
+    pub fn announced(&self) -> Value {
         let of = |key: &str| self.departure[key].clone();
         json!({"organization_id": of("organization_id"), "slug": of("slug"), "external_id": of("external_id"),
                "hosts": of("hosts"), "from": of("from"), "key": of("key")})
     }
 
-    fn archive(&self) -> Vec<u8> {
+    pub fn archive(&self) -> Vec<u8> {
         let fetched = self.source.get(&self.departure("/archive"));
         assert_eq!(fetched.status, 200, "{}", fetched.text());
         fetched.body
     }
 
-    fn content(&self) -> String {
+    pub fn content(&self) -> String {
         self.arrival(&format!("/content?sha256={}", self.departure["archive_sha256"].as_str().unwrap()))
     }
 
+    /// The first so many of them.
+    pub fn steps(&mut self, count: usize) {
+        (0..count).for_each(|step| self.step(step));
+    }
+
     /// One of the steps, as the command line takes them.
-    fn step(&mut self, step: usize) {
+    pub fn step(&mut self, step: usize) {
         match step {
             0 => {
                 let body = json!({"to": self.target.deployment.url()});
@@ -117,7 +151,8 @@ impl Carried {
             }
             1 => self.arrival = self.target.done("PUT", &self.arrival(""), &self.announced()),
             2 => {
-                let body = json!({"recipient": self.arrival["recipient"]});
+                let body =
+                    json!({"recipient": self.arrival["recipient"], "waiver_sha256": self.arrival["waiver_sha256"]});
                 self.departure = self.source.done("PUT", &self.departure("/archive"), &body);
             }
             3 => {
@@ -137,7 +172,7 @@ impl Carried {
     }
 
     /// Tries to write on both sides: (source, target).
-    fn writers(&mut self) -> (bool, bool) {
+    pub fn writers(&mut self) -> (bool, bool) {
         self.writes += 1;
         let name = format!("writer-{}", self.writes);
         let both = (self.source.writes(&self.id, &name), self.target.writes(&self.id, &name));
@@ -228,7 +263,8 @@ fn what_does_not_belong_to_the_transfer_is_refused() {
     assert_eq!(lying.status, 422, "{}", lying.text());
     assert_eq!(carried.target.get(&carried.arrival("")).json()["state"], "prepared");
     // Nothing is complete before it has arrived as it was sent.
-    let wrong = json!({"archive_sha256": digest, "audit": carried.departure["audit"]});
+    assert_eq!(carried.departure["audit"], Value::Null, "only what has arrived says how its log ends");
+    let wrong = json!({"archive_sha256": digest, "audit": {"sequence": 7, "hash": digest}});
     assert_eq!(
         refusal(carried.source.call("PUT", &carried.departure("/completion"), &wrong)),
         is(409, "transfer_mismatch")
@@ -276,8 +312,8 @@ fn one_that_is_called_off_stays_and_its_arrival_is_never_served() {
         carried.source.crash();
         carried.target.crash();
     }
-    let thrown_away = carried.target.call("DELETE", &carried.arrival(""), &json!({}));
-    assert_eq!(thrown_away.status, 204, "{}", thrown_away.text());
+    let thrown_away = carried.target.call("DELETE", &carried.arrival("?give_up=true"), &json!({}));
+    assert_eq!(thrown_away.status, 200, "{}", thrown_away.text());
     carried.target.crash();
     assert_eq!(carried.writers(), (true, false));
     assert!(!carried.target.deployment.place(&carried.id).exists(), "something of it is still there");
@@ -290,29 +326,6 @@ fn one_that_is_called_off_stays_and_its_arrival_is_never_served() {
     assert_eq!(carried.writers(), (false, true));
 }
 
-#[test]
-fn a_catalog_that_is_lost_on_the_way_lets_no_writer_in() {
-    let mut carried = Carried::new();
-    for step in 0..4 {
-        carried.step(step);
-    }
-    for side in [&mut carried.source, &mut carried.target] {
-        side.server.kill();
-        fs::remove_file(side.deployment.data_dir().join("catalog.sqlite")).unwrap();
-        let rebuilt = side.deployment.run(&["catalog", "rebuild"]);
-        assert!(rebuilt.status.success(), "{rebuilt:?}");
-        side.key = side.deployment.operator_key();
-        side.server = side.deployment.serve();
-    }
-    assert_eq!(carried.writers(), (false, false));
-    // Nobody knows of the transfer any more: it stays where it was, and what has arrived is of no use.
-    for (side, status) in [(&carried.target, 409), (&carried.source, 204)] {
-        let cancelled = side.call("DELETE", &carried.departure(""), &json!({}));
-        assert_eq!(cancelled.status, status, "{}", cancelled.text());
-    }
-    assert_eq!(carried.writers(), (true, false));
-}
-
 /// A catalog out of a backup does not know what has happened since. The file does.
 #[test]
 fn a_catalog_of_before_brings_back_nothing_that_has_left() {
@@ -321,19 +334,12 @@ fn a_catalog_of_before_brings_back_nothing_that_has_left() {
         carried.step(step);
     }
     let catalog = carried.source.deployment.data_dir().join("catalog.sqlite");
-    let stopped = |side: &mut Side, between: &dyn Fn()| {
-        // Gracefully, so that all of it is in the one file.
-        side.server.terminate();
-        assert_eq!(side.server.wait(), Some(0));
-        between();
-        side.server = side.deployment.serve();
-    };
     let old = carried.source.deployment.directory.path().join("catalog-of-before.sqlite");
-    stopped(&mut carried.source, &|| assert!(fs::copy(&catalog, &old).unwrap() > 0));
+    carried.source.while_stopped(|_| assert!(fs::copy(&catalog, &old).unwrap() > 0));
     carried.step(4);
     carried.step(5);
     assert_eq!(carried.writers(), (false, true));
-    stopped(&mut carried.source, &|| {
+    carried.source.while_stopped(|_| {
         for suffix in ["-wal", "-shm"] {
             let _ = fs::remove_file(format!("{}{suffix}", catalog.display()));
         }
@@ -343,8 +349,47 @@ fn a_catalog_of_before_brings_back_nothing_that_has_left() {
     let refused = carried.source.call("DELETE", &carried.departure(""), &json!({}));
     assert_eq!((refused.status, refused.json()["code"].as_str()), (409, Some("transfer_state")), "{}", refused.text());
     assert_eq!(carried.writers(), (false, true));
+    // Nothing of it is left half done by the refusal.
+    assert_eq!(carried.source.get(&carried.departure("")).json()["state"], "leaving");
     carried.source.crash();
     assert_eq!(carried.writers(), (false, true));
+}
+
+/// One from before the departure was thought of. Nothing that writes into the file may take its last word.
+#[test]
+fn a_catalog_from_before_everything_does_not_bring_it_back_by_another_way() {
+    let mut carried = Carried::new();
+    let catalog = carried.source.deployment.data_dir().join("catalog.sqlite");
+    let old = carried.source.deployment.directory.path().join("catalog-of-before.sqlite");
+    carried.source.while_stopped(|_| assert!(fs::copy(&catalog, &old).unwrap() > 0));
+    carried.steps(STEPS);
+    let recipient = carried.arrival["recipient"].clone();
+    let ways = [
+        ("PUT", "freeze", json!({"reason": "r"})),
+        ("DELETE", "freeze", json!({})),
+        ("PUT", "departure", json!({"to": "https://elsewhere.example.com"})),
+        ("DELETE", "departure", json!({})),
+        ("PUT", "departure/archive", json!({"recipient": recipient, "waiver_sha256": "0".repeat(64)})),
+        ("PUT", "departure/return", json!({"waiver": "x"})),
+        ("POST", "restorations", json!({})),
+        ("POST", "compaction", json!({})),
+    ];
+    for (method, path, body) in ways {
+        // Each on its own, before anybody has opened the file.
+        carried.source.while_stopped(|_| {
+            for suffix in ["-wal", "-shm"] {
+                let _ = fs::remove_file(format!("{}{suffix}", catalog.display()));
+            }
+            fs::copy(&old, &catalog).unwrap();
+        });
+        for _ in 0..2 {
+            let answer = carried.source.call(method, &format!("/v1/organizations/{}/{path}", carried.id), &body);
+            assert!((400..500).contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.text());
+        }
+        assert_eq!(carried.writers(), (false, true), "{method} {path}");
+        carried.source.crash();
+        assert_eq!(carried.writers(), (false, true), "{method} {path}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::Org;
+use super::{Org, time, transaction};
 
 #[derive(Debug, Args)]
 pub(in crate::cli) struct RestoreOrg {
@@ -30,10 +30,10 @@ pub(in crate::cli) struct RestoreOrg {
 #[derive(Debug, Args)]
 pub(in crate::cli) struct Moment {
     /// As it was at this time, such as 2026-11-22T09:30:00Z
-    #[arg(long, value_name = "TIME", conflicts_with = "txid")]
+    #[arg(long, value_name = "TIME", conflicts_with = "txid", value_parser = time)]
     pub at: Option<String>,
     /// As it was after this transaction, in 16 hexadecimal digits
-    #[arg(long, value_name = "TXID")]
+    #[arg(long, value_name = "TXID", value_parser = transaction)]
     pub txid: Option<String>,
 }
 
@@ -41,8 +41,10 @@ pub(in crate::cli) struct Moment {
 pub(in crate::cli) enum BackupCommand {
     /// Show how far the backup has come
     Status,
-    /// Take the store over from a deployment that is gone for good, for the data directory of this configuration.
-    /// The other one, should it still run, notices and ships nothing any more.
+    /// Take the store over from a deployment that is gone for good; the server must be stopped
+    ///
+    /// It is then the store of the data directory of this configuration. The other deployment, should it still run,
+    /// notices and ships nothing any more.
     Adopt {
         /// Say who has the store, and take nothing
         #[arg(long)]

@@ -26,4 +26,8 @@ pub(in crate::cli) struct LimitOrg {
     /// Bytes that are written to its file in a minute; 0 for no limit
     #[arg(long, value_name = "N")]
     pub written_bytes_per_minute: Option<u64>,
+    /// Follow the deployment in all of them again
+    #[arg(long, conflicts_with_all = ["requests_per_second", "request_burst", "concurrent_requests",
+          "concurrent_hashes", "queued_hashes", "written_bytes_per_minute"])]
+    pub default: bool,
 }

@@ -19,6 +19,8 @@ pub(in crate::cli) enum MemberCommand {
     Deactivate(Member),
     /// Let a deactivated member back in
     Reactivate(Member),
+    /// Delete a member; what the audit log says of them stays
+    Delete(Member),
     /// Delete a member, and take what the audit log says of them out of it
     Erase(Member),
 }

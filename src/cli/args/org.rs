@@ -6,8 +6,8 @@ use clap::{Args, Subcommand};
 
 use super::ReplicationMode;
 use super::{
-    ExportOrg, FreezeOrg, ImportOrg, Limit, LimitOrg, Moment, MoveOrg, Org, PullOrg, PushOrg, RestoreOrg, VerifyExport,
-    VerifyFreeze, reference,
+    EncryptOrg, ExportOrg, FreezeOrg, ImportOrg, Limit, LimitOrg, Moment, MoveOrg, Org, PullOrg, PushOrg, RestoreOrg,
+    VerifyExport, VerifyFreeze, moment, reference,
 };
 
 #[derive(Debug, Subcommand)]
@@ -34,20 +34,25 @@ pub(in crate::cli) enum OrgCommand {
     Compact(Org),
     /// Give an organization a new data key, and seal everything anew with it
     RotateKey(Org),
+    /// Encrypt an organization's whole file under a key of its own, while everybody goes on
+    ///
+    /// It needs a server that was built with SQLCipher. Copies in the backup from before stay plain until they expire,
+    /// unless --delete-copies is given, here or in the same command later.
+    Encrypt(EncryptOrg),
+    /// Make an encrypted organization's file a plain one again, while everybody goes on
+    Decrypt(EncryptOrg),
+    /// Encrypt an organization's file under another key, while everybody goes on
+    ///
+    /// The key before is kept for as long as copies in the backup are that need it, unless --delete-copies is given.
+    RotateFileKey(EncryptOrg),
     /// Limit what an organization may take up; what is left out follows the deployment
-    Quota {
-        #[command(flatten)]
-        org: Org,
-        /// Bytes that its data may take up; 0 for no limit
-        #[arg(long, value_name = "N")]
-        max_bytes: Option<u64>,
-        /// Members that it may have; 0 for no limit
-        #[arg(long, value_name = "N")]
-        max_members: Option<u64>,
-    },
+    ///
+    /// Without any option it shows what is set and changes nothing.
+    Quota(QuotaOrg),
     /// Limit what an organization takes of what all share; what is left out follows the deployment
     ///
-    /// Who reaches a limit is answered 429; `bulkhead fleet limited` says who did.
+    /// Who reaches a limit is answered 429; `bulkhead fleet limited` says who did. Without any option it shows what is
+    /// set and changes nothing.
     Limit(LimitOrg),
     /// Say what a write must have reached before it is acknowledged
     Replication {
@@ -73,10 +78,10 @@ pub(in crate::cli) enum OrgCommand {
         #[command(flatten)]
         org: Org,
         /// The earlier moment: a time (2026-11-22T09:30:00Z) or a transaction (16 hexadecimal digits)
-        #[arg(long, value_name = "MOMENT")]
+        #[arg(long, value_name = "MOMENT", value_parser = moment)]
         from: String,
         /// The later one [default: now]
-        #[arg(long, value_name = "MOMENT")]
+        #[arg(long, value_name = "MOMENT", value_parser = moment)]
         to: Option<String>,
     },
     /// Keep an organization's file as it is, to the bit: it can be read, and nothing in it can be changed
@@ -93,6 +98,8 @@ pub(in crate::cli) enum OrgCommand {
     Pull(PullOrg),
     /// Erase an organization for good, after some days in which it can be called off
     Erase(EraseOrg),
+    /// List what was erased here, and what is going to be
+    Erasures(Limit),
     /// Show the certificate of an erasure, or check one without any deployment
     Certificate(Certificate),
     /// Make an organization what it was at an earlier moment; what was revoked since stays revoked
@@ -105,7 +112,25 @@ pub(in crate::cli) enum OrgCommand {
         org: Org,
         #[command(flatten)]
         moment: Moment,
+        /// Say what would be put there, and change nothing
+        #[arg(long)]
+        dry_run: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(in crate::cli) struct QuotaOrg {
+    #[command(flatten)]
+    pub org: Org,
+    /// Bytes that its data may take up; 0 for no limit
+    #[arg(long, value_name = "N")]
+    pub max_bytes: Option<u64>,
+    /// Members that it may have; 0 for no limit
+    #[arg(long, value_name = "N")]
+    pub max_members: Option<u64>,
+    /// Follow the deployment in both again
+    #[arg(long, conflicts_with_all = ["max_bytes", "max_members"])]
+    pub default: bool,
 }
 
 #[derive(Debug, Args)]

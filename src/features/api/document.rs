@@ -25,6 +25,10 @@ organization, a key of one organization opens that one alone. Each operation nam
 
 **Organizations** are named by id, slug or external id wherever `{org}` stands.
 
+**Limits.** A 429 says in `Retry-After` when to come again, and in `RateLimit-Policy` and `RateLimit` \
+(draft-ietf-httpapi-ratelimit-headers-10) which limit was reached and how much it is: \
+`\"requests\";q=10000;w=5` and `\"requests\";r=0;t=1`.
+
 **Bodies** are JSON in UTF-8. A field that is not in the schema of a request body is refused (422); answers \
 may get further fields, so ignore those that you do not know.
 
@@ -135,7 +139,7 @@ fn finish(operation: &mut Operation, path: &str, is_post: bool) {
             429,
             "`rate_limited`: too many requests; or a limit of the organization: `organization_rate_limited`, \
              `organization_concurrency_limited`, `organization_hashing_limited`, `organization_writes_limited`. \
-             See `Retry-After`.",
+             See `Retry-After`; `RateLimit-Policy` and `RateLimit` say which limit it was.",
         ),
         (
             true,

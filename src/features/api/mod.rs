@@ -13,8 +13,8 @@ pub use document::document;
 
 use super::{DeploymentState, TenantState};
 use super::{
-    api_key, application, audit, backup, erasure, export, fleet, freeze, inspection, keys, membership, placement,
-    session, signing_key, status, transfer,
+    api_key, application, audit, backup, encryption, erasure, export, fleet, freeze, inspection, keys, membership,
+    placement, session, signing_key, status, transfer,
 };
 
 /// The operations on one organization, which never see the catalog.
@@ -43,5 +43,6 @@ pub fn deployment_api() -> OpenApiRouter<DeploymentState> {
         .merge(keys::http::deployment_api())
         .merge(freeze::http::deployment_api())
         .merge(placement::http::deployment_api())
+        .merge(encryption::http::deployment_api())
         .merge(transfer::http::deployment_api())
 }

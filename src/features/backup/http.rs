@@ -1,5 +1,7 @@
 //! The operations on backups; for operators.
 
+use std::time::Duration;
+
 use axum::extract::State;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -7,11 +9,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{
-    Access, Difference, Facts, Past, Restoration, Withheld, at, between, history, moment_of, past, rehearse, replace,
-    restore, workshop,
+    Access, Difference, Facts, Past, Restoration, Withheld, at, between, history, past, rehearse, rehearse_replacement,
+    replace, restore, workshop,
 };
 use crate::backup::{Backups, Item, Point, Progress, Source, Target, Txid};
 use crate::base::{Error, OrganizationId, Replication, Result, Timestamp, codes};
+use crate::catalog::transfers;
 use crate::features::DeploymentState;
 use crate::features::audit::http::by_caller;
 use crate::tenants::Tenant;
@@ -19,6 +22,9 @@ use crate::web::access::{Operator, scope};
 use crate::web::failure::{Answer, Problem};
 use crate::web::schema::object;
 use crate::web::{Json, OrganizationPath, Path, Query, RequestInfo, reply};
+
+/// Whoever names a moment reads it from a clock of their own.
+const CLOCKS_DIFFER: Duration = Duration::from_mins(1);
 
 object!(pub BackupObject = "backup");
 object!(pub DeploymentBackupObject = "deployment_backup");
@@ -102,6 +108,8 @@ struct BackupBody {
     /// What a write has reached when it is acknowledged.
     replication: Replication,
     progress: ProgressBody,
+    /// Whether the store could be looked at. If not, nothing is known of what follows.
+    store_reachable: bool,
     /// Everything from here on can be restored, but for the gaps; null if there is no copy yet.
     oldest: Option<PointBody>,
     newest: Option<PointBody>,
@@ -172,6 +180,9 @@ struct WithheldBody {
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct RecoverBody {
+    /// Say what would be put in place, and change nothing.
+    #[serde(default)]
+    dry_run: bool,
     #[serde(default)]
     at: Option<Timestamp>,
     #[serde(default)]
@@ -185,6 +196,7 @@ struct RecoveryBody {
     #[schema(inline)]
     object: RecoveryObject,
     organization_id: OrganizationId,
+    dry_run: bool,
     txid: String,
     as_of: Timestamp,
     /// The directory on the server that keeps what was there; null if nothing was.
@@ -261,13 +273,21 @@ async fn get_backup(
     _caller: Operator<scope::OrganizationsRead>,
 ) -> Answer {
     let backups = configured(&state)?;
-    let history = history(backups, &tenant).await?;
-    let item = |item: &Item| PointBody { txid: item.name.max.to_string(), at: moment_of(item.created_at) };
+    // What is known here is told all the same: this is when it is asked for.
+    let history = match history(backups, &tenant).await {
+        Ok(history) => Some(history),
+        Err(error) if error.is(&codes::BACKUP_UNAVAILABLE) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let store_reachable = history.is_some();
+    let history = history.unwrap_or_default();
+    let item = |item: &Item| PointBody { txid: item.name.max.to_string(), at: Timestamp::from_utc(item.created_at) };
     let body = BackupBody {
         object: BackupObject,
         organization_id: tenant.id(),
         replication: tenant.replication(),
         progress: backups.progress(Source::Organization(tenant.id())).into(),
+        store_reachable,
         oldest: history.oldest.map(point),
         newest: history.newest.map(point),
         snapshots: history.snapshots.iter().map(item).collect(),
@@ -300,15 +320,17 @@ async fn list_differences(
     Query(moments): Query<Moments>,
 ) -> Answer {
     let backups = configured(&state)?;
-    let (from, to) = (moment("from", &moments.from)?, moments.to.as_deref().map(|to| moment("to", to)).transpose()?);
+    let from = moment(&state, "from", &moments.from)?;
+    let to = moments.to.as_deref().map(|to| moment(&state, "to", to)).transpose()?;
     let before = had(&state, backups, &tenant, from).await?;
     let after = match to {
         Some(to) => Some(had(&state, backups, &tenant, to).await?),
         None => None,
     };
+    let now = tenant.read(Facts::of).await?;
     let differences = match &after {
-        Some(after) => between(&before.facts, &after.facts),
-        None => between(&before.facts, &tenant.read(Facts::of).await?),
+        Some(after) => between(&before.facts.without(&now.erased), &after.facts.without(&now.erased)),
+        None => between(&before.facts.without(&now.erased), &now),
     };
     let of = |past: &Past| PointBody { txid: past.txid.to_string(), at: past.as_of };
     let body = Differences {
@@ -343,7 +365,7 @@ async fn restore_organization(
     Json(body): Json<RestoreBody>,
 ) -> Answer {
     let backups = configured(&state)?;
-    let target = target_of(body.at, body.txid.as_deref())?;
+    let target = target_of(&state, body.at, body.txid.as_deref())?;
     let past = had(&state, backups, &tenant, target).await?;
     let access = if body.reinstate { Access::AsThen } else { Access::AsNow };
     let restoration = if body.dry_run {
@@ -368,6 +390,8 @@ async fn restore_organization(
         (status = 200, description = "It is in place", body = RecoveryBody),
         (status = 409, description = "`backup_not_configured`, or the file is fine: `organization_readable`",
          body = Problem, content_type = "application/problem+json"),
+        (status = 421, description = "`organization_moved`: it has left for another deployment", body = Problem,
+         content_type = "application/problem+json"),
     ),
 )]
 async fn recover_organization(
@@ -378,14 +402,22 @@ async fn recover_organization(
     Json(body): Json<RecoverBody>,
 ) -> Answer {
     let backups = configured(&state)?;
-    let target = target_of(body.at, body.txid.as_deref())?;
+    let target = target_of(&state, body.at, body.txid.as_deref())?;
     let id = path.find(&state.directory).await?;
     let scratch = workshop(backups);
-    let replaced = replace(backups, &state.tenants, id, target, &scratch, &by_caller(&info, &caller)).await?;
-    state.tenant.operator_log.note(&caller, &info, id, "organization.recovered", &[]).await;
+    let came_back = state.catalog.read(|db| transfers::came_back(db, id)).await?;
+    let by = by_caller(&info, &caller);
+    let replaced = if body.dry_run {
+        rehearse_replacement(backups, &state.tenants, id, target, &scratch).await?
+    } else {
+        let replaced = replace(backups, &state.tenants, id, target, (&scratch, came_back), &by).await?;
+        state.tenant.operator_log.note(&caller, &info, id, "organization.recovered", &[]).await;
+        replaced
+    };
     let body = RecoveryBody {
         object: RecoveryObject,
         organization_id: id,
+        dry_run: body.dry_run,
         txid: replaced.txid.to_string(),
         as_of: replaced.as_of,
         kept: replaced.kept.map(|kept| kept.display().to_string()),
@@ -393,12 +425,16 @@ async fn recover_organization(
     Ok(reply::json(200, &body))
 }
 
-pub(in crate::features) fn target_of(time: Option<Timestamp>, txid: Option<&str>) -> Result<Target> {
+pub(in crate::features) fn target_of(
+    state: &DeploymentState,
+    time: Option<Timestamp>,
+    txid: Option<&str>,
+) -> Result<Target> {
     match (time, txid) {
         (Some(_), Some(_)) => {
             Err(Error::new(&codes::VALIDATION_FAILED).field("txid", "conflict", "Give at or txid, not both."))
         }
-        (Some(time), None) => Ok(at(time)),
+        (Some(time), None) => passed(state, "at", time),
         (None, Some(txid)) => txid_of("txid", txid).map(Target::Txid),
         (None, None) => Ok(Target::Latest),
     }
@@ -433,15 +469,25 @@ async fn had(state: &DeploymentState, backups: &Backups, tenant: &Tenant, target
     past(backups, &state.tenants, tenant, target, &workshop(backups)).await
 }
 
-fn moment(field: &'static str, text: &str) -> Result<Target> {
+/// What is still to come would be answered with the newest there is, in the name of another moment.
+fn passed(state: &DeploymentState, field: &'static str, time: Timestamp) -> Result<Target> {
+    if time > state.tenant.clock.now().plus(CLOCKS_DIFFER) {
+        let message = "This moment is still to come.";
+        return Err(Error::new(&codes::VALIDATION_FAILED).field(field, "in_the_future", message));
+    }
+    Ok(at(time))
+}
+
+fn moment(state: &DeploymentState, field: &'static str, text: &str) -> Result<Target> {
     if text.len() == 16 && !text.contains('-') {
         return txid_of(field, text).map(Target::Txid);
     }
     let time: Option<Timestamp> = serde_json::from_value(text.into()).ok();
-    time.map(at).ok_or_else(|| {
+    let time = time.ok_or_else(|| {
         let message = "Use a time such as 2026-11-22T09:30:00Z, or the 16 hexadecimal digits of a transaction.";
         Error::new(&codes::VALIDATION_FAILED).field(field, "invalid", message)
-    })
+    })?;
+    passed(state, field, time)
 }
 
 fn txid_of(field: &'static str, text: &str) -> Result<Txid> {
@@ -451,5 +497,5 @@ fn txid_of(field: &'static str, text: &str) -> Result<Txid> {
 }
 
 fn point(point: Point) -> PointBody {
-    PointBody { txid: point.txid.to_string(), at: moment_of(point.created_at) }
+    PointBody { txid: point.txid.to_string(), at: Timestamp::from_utc(point.created_at) }
 }

@@ -14,10 +14,8 @@ mod replace;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use chrono::{DateTime, Utc};
-
 pub use difference::{Difference, FieldChange, between};
-pub use replace::{Replacement, replace};
+pub use replace::{Replacement, rehearse_replacement, replace};
 
 use crate::backup::{Backups, History, Restored, Source, Target, Txid};
 use crate::base::{Error, OrganizationId, Result, Timestamp, codes};
@@ -96,12 +94,20 @@ impl Facts {
             head: audit::head(db)?,
         })
     }
+
+    /// The same without those who were erased since: nobody is told of them any more.
+    #[must_use]
+    pub fn without(&self, erased: &HashSet<String>) -> Self {
+        let mut rest = self.clone();
+        rest.members.retain(|member| !erased.contains(&member.id.to_string()));
+        rest
+    }
 }
 
 /// The moment of a point, as a target of the replica.
 #[must_use]
 pub fn at(time: Timestamp) -> Target {
-    Target::Time(DateTime::from_timestamp_millis(time.millis()).unwrap_or_default())
+    Target::Time(time.to_utc())
 }
 
 /// What can be had back; what was committed a moment ago included.
@@ -120,7 +126,7 @@ pub async fn past(
     let copy = Copy::new(scratch)?;
     let restored = fetch(backups, tenant.id(), target, &copy.file()).await?;
     let facts = tokio::task::block_in_place(|| tenants.read_copy(tenant.id(), &copy.file(), Facts::of))?;
-    Ok(Past { txid: restored.txid, as_of: moment_of(restored.timestamp), facts })
+    Ok(Past { txid: restored.txid, as_of: Timestamp::from_utc(restored.timestamp), facts })
 }
 
 /// Builds an organization's file as it was. Where that cannot be, it is told what can.
@@ -134,21 +140,15 @@ pub async fn fetch(backups: &Backups, id: OrganizationId, target: Target, out: &
             let detail = format!(
                 "{} It reaches from {} (transaction {}) to {} (transaction {}).",
                 error.public_detail(),
-                moment_of(oldest.created_at),
+                Timestamp::from_utc(oldest.created_at),
                 oldest.txid,
-                moment_of(newest.created_at),
+                Timestamp::from_utc(newest.created_at),
                 newest.txid,
             );
             Err(Error::new(&codes::BACKUP_NOT_FOUND).detail(detail))
         }
         other => other,
     }
-}
-
-/// A moment of the replica in the house's own time.
-#[must_use]
-pub fn moment_of(time: DateTime<Utc>) -> Timestamp {
-    Timestamp::from_millis(time.timestamp_millis())
 }
 
 /// The folder below which past states are put together, on the file system of the data directory.
@@ -203,6 +203,7 @@ fn apply(
     by: &By,
 ) -> Result<Restoration> {
     let now = Facts::of(db)?;
+    let had_owner = member::count_active_owners(db)? > 0;
     let (then, Kept { withheld, reinstated }) = merged(&now, &past.facts, access);
     let changes = between(&now, &then);
     // Before anybody moves or goes: an address must be free for whoever had it then.
@@ -228,7 +229,8 @@ fn apply(
         api_key::revoke(db, key.id, by)?;
     }
     organization::update(db, &then.organization)?;
-    if member::count_active_owners(db)? == 0 {
+    // One whose owner has not come yet has none to lose.
+    if had_owner && member::count_active_owners(db)? == 0 {
         return Err(Error::new(&codes::LAST_OWNER)
             .detail("Then nobody would own the organization: the owners of that time have lost their access since."));
     }
@@ -321,7 +323,13 @@ fn member_of(then: &Member, now: &Facts, access: Access, kept: &mut Kept) -> Mem
         locked_until: today.locked_until,
         ..then.clone()
     };
-    if today.status != Status::Active && then.status == Status::Active {
+    // Whoever is pending comes in by way of their mailbox, so it is access as well.
+    let has_lost = match today.status {
+        Status::Active => false,
+        Status::Pending => then.status == Status::Active,
+        Status::Inactive => then.status != Status::Inactive,
+    };
+    if has_lost {
         note(list, "deactivated_since");
         if !gives_back {
             member.status = today.status;

@@ -3,14 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Copy, fetch, moment_of};
+use super::{Copy, fetch};
 use crate::backup::{Backups, Source, Target, Txid};
-use crate::base::{Error, OrganizationId, Result, Timestamp, codes};
+use crate::base::{Error, MemberId, OrganizationId, Result, Timestamp, codes};
 use crate::features::audit::{self, Act, By, Target as Subject};
+use crate::features::erasure::member::erase_from_past;
 use crate::features::keys::reseal;
 use crate::features::session::{self, End};
 use crate::sqlite::sync_directory;
-use crate::tenants::{Held, Tenants};
+use crate::tenants::{Held, Shut, Tenants, last_word};
 
 /// What was put in place, and where what was there is kept.
 #[derive(Debug)]
@@ -32,19 +33,53 @@ pub async fn replace(
     tenants: &Tenants,
     id: OrganizationId,
     target: Target,
-    scratch: &Path,
+    (scratch, came_back): (&Path, bool),
     by: &By,
 ) -> Result<Replacement> {
     tenants.require_own_files()?;
+    // What has moved away does not come back by another way; what is frozen is released first.
+    tenants.require_open(id)?;
     let source = Source::Organization(id);
     let copy = Copy::new(scratch)?;
     let restored = fetch(backups, id, target, &copy.file()).await?;
-    let as_of = moment_of(restored.timestamp);
+    if !came_back {
+        require_staying(tenants, id, &copy.file())?;
+    }
+    let mut gone: Vec<MemberId> = Vec::new();
+    if target != Target::Latest {
+        // A catalog of before does not know that it has left. The newest of the backup does, whatever is asked for, and
+        // it knows who was erased since.
+        let newest = Copy::new(scratch)?;
+        match fetch(backups, id, Target::Latest, &newest.file()).await {
+            Ok(_) => {
+                if !came_back {
+                    require_staying(tenants, id, &newest.file())?;
+                }
+                let erased =
+                    tokio::task::block_in_place(|| tenants.read_copy(id, &newest.file(), audit::erased_members))?;
+                gone = erased.iter().filter_map(|id| id.parse().ok()).collect();
+            }
+            Err(error) => {
+                tracing::warn!(organization = %id, ?error, "whether it or a member has left since is not looked at");
+            }
+        }
+    }
+    let as_of = Timestamp::from_utc(restored.timestamp);
+    // From before it was encrypted, decrypted or given another key.
+    tokio::task::block_in_place(|| tenants.recast_copy(id, &copy.file()))?;
+    // From here on nobody opens the file, so no data key is destroyed that the copy may need.
+    let held = tenants.hold(id).await?;
+    if held.is_sound()? {
+        return Err(Error::new(&codes::ORGANIZATION_READABLE));
+    }
     // Its columns may be sealed with a data key from before a rotation; refused if that is gone for good.
     let keys = tenants.keys(id).await?;
     tokio::task::block_in_place(|| {
         tenants.write_copy(id, &copy.file(), |db| {
             reseal(db, keys.sealer())?;
+            for member in &gone {
+                erase_from_past(db, keys.sealer(), *member, by)?;
+            }
             let sessions = session::end_all(db, End::OrganizationRestored)?;
             let (sequence, hash) = audit::head(db)?;
             let act = Act::new("organization.recovered")
@@ -56,16 +91,39 @@ pub async fn replace(
             audit::record(db, by, act)
         })
     })?;
-    let held = tenants.hold(id).await?;
-    if held.is_sound()? {
-        return Err(Error::new(&codes::ORGANIZATION_READABLE));
-    }
     let kept = tokio::task::block_in_place(|| swap(&held, &copy.file(), as_of))?;
     backups.start_over(source).await;
     drop(held);
     // Whoever was refused a moment ago because of the broken file need not be any longer.
     tenants.let_go(id);
     Ok(Replacement { txid: restored.txid, as_of, kept })
+}
+
+/// Refuses an organization whose own log says that it has left for another deployment.
+fn require_staying(tenants: &Tenants, id: OrganizationId, copy: &Path) -> Result<()> {
+    let action = tokio::task::block_in_place(|| tenants.read_copy(id, copy, audit::newest_action))?;
+    match last_word(action.as_deref()) {
+        Some(moved @ Shut::Moved { .. }) => Err(moved.refusal()),
+        _ => Ok(()),
+    }
+}
+
+/// What [`replace`] would put there. Nothing is.
+pub async fn rehearse_replacement(
+    backups: &Backups,
+    tenants: &Tenants,
+    id: OrganizationId,
+    target: Target,
+    scratch: &Path,
+) -> Result<Replacement> {
+    tenants.require_own_files()?;
+    tenants.require_open(id)?;
+    let copy = Copy::new(scratch)?;
+    let restored = fetch(backups, id, target, &copy.file()).await?;
+    if tenants.hold(id).await?.is_sound()? {
+        return Err(Error::new(&codes::ORGANIZATION_READABLE));
+    }
+    Ok(Replacement { txid: restored.txid, as_of: Timestamp::from_utc(restored.timestamp), kept: None })
 }
 
 fn swap(held: &Held, copy: &Path, as_of: Timestamp) -> Result<Option<PathBuf>> {

@@ -4,6 +4,7 @@
 
 use super::members;
 use crate::base::{MemberId, Result, Timestamp};
+use crate::crypto::Sealer;
 use crate::features::audit::{self, Act, Actor, By, Context, Person, Target};
 use crate::features::{idempotency, outbox, session};
 use crate::sqlite::{TenantDb, Write};
@@ -53,7 +54,19 @@ pub async fn erase(tenant: &Tenant, id: MemberId, by: &By) -> Result<Erased> {
 /// The same in a private copy of an earlier time, for a member who was erased since: whatever they were then, the
 /// last owner included. The copy holds no mail and no answers any more. Nothing, if they were not there yet.
 pub fn erase_from_copy(db: &Write<'_, TenantDb>, id: MemberId, by: &By) -> Result<bool> {
-    let Some(member) = members::get(db, id)? else { return Ok(false) };
+    take_out(db, id, by).map(|person| person.is_some())
+}
+
+/// The same in one that becomes the live file again, with its mail and its answers.
+pub fn erase_from_past(db: &Write<'_, TenantDb>, sealer: &Sealer, id: MemberId, by: &By) -> Result<bool> {
+    let Some(person) = take_out(db, id, by)? else { return Ok(false) };
+    outbox::forget_to(db, sealer, |to| person.is_address(to.normalized()))?;
+    idempotency::strip(db, sealer, |answer| person.is_in(answer))?;
+    Ok(true)
+}
+
+fn take_out(db: &Write<'_, TenantDb>, id: MemberId, by: &By) -> Result<Option<Person>> {
+    let Some(member) = members::get(db, id)? else { return Ok(None) };
     let mut person = Person::new(id, member.email.normalized());
     person.sessions = session::ids_of(db, id)?;
     audit::earlier_addresses(db, &mut person)?;
@@ -62,7 +75,7 @@ pub fn erase_from_copy(db: &Write<'_, TenantDb>, id: MemberId, by: &By) -> Resul
     audit::strip(db, &events)?;
     let act = Act::new(audit::ERASED).on(Target::new("member", id));
     audit::record(db, &unnamed(by), act.with("events", audit::ranges(&events)))?;
-    Ok(true)
+    Ok(Some(person))
 }
 
 /// The event of an erasure is never taken out itself, so it holds nobody's name and no address.

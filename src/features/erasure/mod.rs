@@ -15,12 +15,9 @@ mod steps;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, Notify};
-
 use steps::Part;
 pub use steps::{Step, next};
 
@@ -28,8 +25,8 @@ use crate::base::time::length;
 use crate::base::{ApiKeyId, Error, OrganizationId, Page, PageRequest, Result, codes};
 use crate::catalog::{Erasure, Stage, erasures, freezes, placements};
 use crate::features::audit::{self, Act, By};
-use crate::features::provisioning::{impersonal, mark_in_catalog, mark_in_file};
-use crate::features::{DeploymentState, member as members};
+use crate::features::provisioning::{agree, impersonal, mark_in_catalog, mark_in_file};
+use crate::features::{Bell, DeploymentState, member as members};
 use crate::keyring::WrappedKey;
 use crate::sqlite::{CatalogDb, Write};
 use crate::tenants::{KeptFile, Shut, Tenant};
@@ -55,46 +52,16 @@ pub struct Wanted {
 }
 
 /// Wakes whoever carries erasures out, and keeps two from doing it at the same time; cheap to clone.
-#[derive(Clone, Default)]
-pub struct Desk(Arc<Inner>);
-
-#[derive(Default)]
-struct Inner {
-    bell: Notify,
-    at_work: Mutex<steps::Keys>,
-    closed: AtomicBool,
-}
-
-impl Desk {
-    /// Something has changed about what is due.
-    pub fn ring(&self) {
-        self.0.bell.notify_one();
-    }
-
-    /// Until it rings.
-    pub async fn rung(&self) {
-        self.0.bell.notified().await;
-    }
-
-    /// No further step is taken; returns when the one under way has ended.
-    pub async fn close(&self) {
-        self.0.closed.store(true, Ordering::SeqCst);
-        drop(self.0.at_work.lock().await);
-        self.ring();
-    }
-
-    fn is_closed(&self) -> bool {
-        self.0.closed.load(Ordering::SeqCst)
-    }
-}
+pub type Desk = Arc<Bell<steps::Keys>>;
 
 /// Suspends the organization and writes down when it is to be erased. Asking again changes the time, which counts
 /// from the first request, so that the same request twice is as good as once.
 pub async fn schedule(state: &DeploymentState, id: OrganizationId, wanted: &Wanted, by: &By) -> Result<Erasure> {
     let operator = impersonal(by);
     let mut is_new = false;
-    // One that has moved away is erased here like any other.
-    if let Some(shut @ (Shut::Frozen | Shut::Leaving)) = state.tenants.why_shut(id) {
+    // One that has moved away is erased here like any other. A catalog that came out of an older backup does not know of
+    // a freeze; the file does.
+    if let Some(shut @ (Shut::Frozen | Shut::Leaving)) = state.tenants.why_shut_by_its_log(id).await? {
         return Err(shut.refusal());
     }
     mark_in_catalog(state, id, true, by, |db| {
@@ -131,6 +98,8 @@ pub async fn schedule(state: &DeploymentState, id: OrganizationId, wanted: &Want
             let act = act.with("due_at", erasure.due_at.to_string()).with("reason", wanted.reason.as_str());
             tenant.write_beyond(|db| audit::record(db, by, act)).await?;
         }
+        // It may have been called off in the meantime.
+        agree(state, &tenant, by).await?;
     }
     state.erasures.ring();
     Ok(erasure)
@@ -168,6 +137,7 @@ pub async fn cancel(state: &DeploymentState, id: OrganizationId, by: &By) -> Res
     }
     if let Some(tenant) = tenant {
         tenant.write_beyond(|db| audit::record(db, by, act.clone())).await?;
+        agree(state, &tenant, by).await?;
     }
     state.erasures.ring();
     require(state, id).await

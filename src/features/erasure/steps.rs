@@ -30,7 +30,7 @@ pub enum Step {
 /// Keys that this process has destroyed to the last trace, of organizations that are being erased. The keyring's
 /// replica is replaced after that, and once for all of them: it is as large as the keys of all organizations.
 #[derive(Default)]
-pub(super) struct Keys {
+pub struct Keys {
     /// The replica may still hold these.
     destroyed: BTreeSet<OrganizationId>,
     /// It has been replaced since these were destroyed.
@@ -59,7 +59,7 @@ pub(super) enum Part {
 
 /// The next step within a part of an erasure.
 pub(super) async fn next_of(state: &DeploymentState, id: OrganizationId, part: Part) -> Result<Option<Step>> {
-    let mut keys = state.erasures.0.at_work.lock().await;
+    let mut keys = state.erasures.turn().await;
     if state.erasures.is_closed() {
         return Ok(None);
     }
@@ -173,6 +173,7 @@ async fn certify(state: &DeploymentState, id: OrganizationId) -> Result<()> {
             Ok(())
         })
         .await?;
+    state.tenants.forget(id);
     metrics::counter!("bulkhead_organizations_erased_total").increment(1);
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! Making an archive: a snapshot, stripped; a manifest, signed; one compressed file.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -12,6 +12,7 @@ use super::format::{
     AuditHead, DATABASE, FORMAT, FileDigest, MANIFEST, Manifest, Named, README, SECRETS, SECRETS_FORMAT, SIGNATURE,
     SIGNATURE_TYPE, Secrets, SecretsDocument, Signed, readme,
 };
+use super::shelf::remove;
 use super::store;
 use crate::base::{Error, Result, Timestamp, codes};
 use crate::crypto::envelope::{self, Lock};
@@ -22,8 +23,12 @@ use crate::sqlite::{Private, TenantDb};
 use crate::tenants::{MIGRATIONS, Tenant};
 
 /// Pages of SQLite hold digests, which cannot be compressed, and rows that resemble each other, for which any level
-/// will do: zstd's own default, 3, takes four times as long and saves one part in fifteen.
-const LEVEL: i32 = -1;
+/// will do: zstd's own default, 3, takes five times as long and saves one part in eleven.
+const LEVEL: i32 = -3;
+/// Threads that compress, behind the one that reads and digests; each has at the most a few pieces of 2 MiB.
+const HANDS: u32 = 2;
+/// What is read at once.
+const PIECE: usize = 256 << 10;
 
 /// What an archive is made with.
 pub(super) struct Recipe<'a> {
@@ -39,33 +44,56 @@ pub(super) struct Finished {
     pub sha256: String,
 }
 
-/// Builds the archive at `target` with `workshop`, an empty private folder, for what lies between.
+/// Builds the archive at `target` with `workshop`, an empty private folder, for what lies between. Neither is left
+/// behind where it fails.
 pub(super) async fn build(tenant: &Tenant, recipe: &Recipe<'_>, workshop: &Path, target: &Path) -> Result<Finished> {
-    let copy = workshop.join("copy.sqlite");
-    tenant.snapshot_to(&copy).await?;
+    let built = match tenant.private_copy(&workshop.join("copy.sqlite"), recipe.most_bytes).await {
+        Ok(Some(copy)) => tokio::task::block_in_place(|| pack(copy, tenant.sealer(), recipe, workshop, target)),
+        Ok(None) => Err(Error::new(&codes::EXPORT_TOO_LARGE)),
+        Err(error) => Err(error),
+    };
     tokio::task::block_in_place(|| {
-        let size = fs::metadata(&copy).map_err(|error| failed("cannot look at", &copy, error))?.len();
-        if size > recipe.most_bytes {
-            return Err(Error::new(&codes::EXPORT_TOO_LARGE));
+        remove(workshop);
+        if built.is_err() {
+            remove(target);
         }
-        pack(tenant.sealer(), recipe, workshop, target)
-    })
+    });
+    built
 }
 
-fn pack(sealer: &Sealer, recipe: &Recipe<'_>, workshop: &Path, target: &Path) -> Result<Finished> {
+fn pack(
+    copy: Private<TenantDb>,
+    sealer: &Sealer,
+    recipe: &Recipe<'_>,
+    workshop: &Path,
+    target: &Path,
+) -> Result<Finished> {
     let database = workshop.join(DATABASE);
-    let (inside, secrets) = strip(sealer, recipe, &workshop.join("copy.sqlite"), &database)?;
+    let (inside, secrets) = strip(copy, sealer, recipe, &database)?;
     let kind = match recipe.lock {
         None => Secrets::Omitted,
         Some(Lock::Passphrase(_)) => Secrets::Passphrase,
         Some(Lock::Recipient(_)) => Secrets::Age,
     };
     let readme = readme(&inside.organization, recipe.now, kind).into_bytes();
-    let mut files =
-        BTreeMap::from([(README.to_owned(), digest_of(&readme)), (DATABASE.to_owned(), digest_of_file(&database)?)]);
+    let mut files = BTreeMap::from([(README.to_owned(), digest_of(&readme))]);
     if let Some(secrets) = &secrets {
         files.insert(SECRETS.to_owned(), digest_of(secrets));
     }
+
+    let unreadable = |error| failed("cannot read", &database, error);
+    let unwritten = |error| failed("cannot write", target, error);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target);
+    let file = file.map_err(|error| failed("cannot make", target, error))?;
+    let mut tar = tar::Builder::new(compressor(Digested::of(file)).map_err(unwritten)?);
+    // First, because it is read only once: what the manifest says of it is known when it has been written.
+    let content = File::open(&database).map_err(unreadable)?;
+    let size = content.metadata().map_err(unreadable)?.len();
+    let mut content = Digested::of(BufReader::with_capacity(PIECE, content));
+    append(&mut tar, DATABASE, recipe.now, size, &mut content).map_err(unwritten)?;
+    let (_, size, sha256) = content.finish();
+    files.insert(DATABASE.to_owned(), FileDigest { size, sha256 });
+
     let manifest = Manifest {
         format: FORMAT.to_owned(),
         created_at: recipe.now,
@@ -86,46 +114,64 @@ fn pack(sealer: &Sealer, recipe: &Recipe<'_>, workshop: &Path, target: &Path) ->
     };
     let signature = recipe.key.sign(SIGNATURE_TYPE, &signed)?;
 
-    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target);
-    let file = file.map_err(|error| failed("cannot make", target, error))?;
-    let written: std::io::Result<Finished> = (|| {
-        let file = Digested { file, digest: hash::Sha256::new(), size: 0 };
-        let mut encoder = zstd::stream::write::Encoder::new(file, LEVEL)?;
-        // So that a bit that has flipped on somebody's disk is noticed before it is unpacked.
-        encoder.include_checksum(true)?;
-        let mut tar = tar::Builder::new(encoder);
-        append(&mut tar, README, recipe.now, readme.len() as u64, readme.as_slice())?;
-        append(&mut tar, MANIFEST, recipe.now, manifest.len() as u64, manifest.as_slice())?;
-        append(&mut tar, SIGNATURE, recipe.now, signature.len() as u64, signature.as_bytes())?;
-        if let Some(secrets) = &secrets {
-            append(&mut tar, SECRETS, recipe.now, secrets.len() as u64, secrets.as_slice())?;
-        }
-        let database = File::open(&database)?;
-        append(&mut tar, DATABASE, recipe.now, database.metadata()?.len(), database)?;
-        let Digested { file, digest, size } = tar.into_inner()?.finish()?;
-        file.sync_all()?;
-        Ok(Finished { size, sha256: digest.finish() })
-    })();
-    written.map_err(|error| failed("cannot write", target, error))
+    let secrets = secrets.as_deref().map(|secrets| (SECRETS, secrets));
+    let texts = [(README, readme.as_slice()), (MANIFEST, &manifest), (SIGNATURE, signature.as_bytes())];
+    for (name, text) in secrets.into_iter().chain(texts) {
+        append(&mut tar, name, recipe.now, text.len() as u64, text).map_err(unwritten)?;
+    }
+    let written = tar.into_inner().and_then(zstd::stream::write::Encoder::finish).map_err(unwritten)?;
+    let (file, size, sha256) = written.finish();
+    file.sync_all().map_err(unwritten)?;
+    Ok(Finished { size, sha256 })
 }
 
-/// A file whose digest is known when it has been written, without reading it again.
-struct Digested {
-    file: File,
+fn compressor<W: Write>(to: W) -> std::io::Result<zstd::stream::write::Encoder<'static, W>> {
+    let mut encoder = zstd::stream::write::Encoder::new(to, LEVEL)?;
+    // So that a bit that has flipped on somebody's disk is noticed before it is unpacked.
+    encoder.include_checksum(true)?;
+    encoder.multithread(HANDS)?;
+    Ok(encoder)
+}
+
+/// What is read or written once, and its digest with it.
+struct Digested<T> {
+    inner: T,
     digest: hash::Sha256,
     size: u64,
 }
 
-impl Write for Digested {
+impl<T> Digested<T> {
+    fn of(inner: T) -> Self {
+        Self { inner, digest: hash::Sha256::new(), size: 0 }
+    }
+
+    fn count(&mut self, bytes: &[u8]) {
+        self.digest.update(bytes);
+        self.size += bytes.len() as u64;
+    }
+
+    fn finish(self) -> (T, u64, String) {
+        (self.inner, self.size, self.digest.finish())
+    }
+}
+
+impl<R: Read> Read for Digested<R> {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(into)?;
+        self.count(into.get(..count).unwrap_or_default());
+        Ok(count)
+    }
+}
+
+impl<W: Write> Write for Digested<W> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let count = self.file.write(bytes)?;
-        self.digest.update(bytes.get(..count).unwrap_or_default());
-        self.size += count as u64;
+        let count = self.inner.write(bytes)?;
+        self.count(bytes.get(..count).unwrap_or_default());
         Ok(count)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        self.file.flush()
+        self.inner.flush()
     }
 }
 
@@ -136,9 +182,13 @@ struct Inside {
 }
 
 /// Takes the secrets out of the copy, sealed if they are wanted, and writes what is left to `database`.
-fn strip(sealer: &Sealer, recipe: &Recipe<'_>, copy: &Path, database: &Path) -> Result<(Inside, Option<Vec<u8>>)> {
-    let private = Private::<TenantDb>::open(copy)?;
-    let (inside, secrets) = private.write(recipe.now, |db| {
+fn strip(
+    copy: Private<TenantDb>,
+    sealer: &Sealer,
+    recipe: &Recipe<'_>,
+    database: &Path,
+) -> Result<(Inside, Option<Vec<u8>>)> {
+    let (inside, secrets) = copy.write(recipe.now, |db| {
         let secrets = recipe.lock.map(|_| store::secrets(db, sealer)).transpose()?;
         store::strip(db)?;
         let row = organization::get(db)?;
@@ -150,7 +200,7 @@ fn strip(sealer: &Sealer, recipe: &Recipe<'_>, copy: &Path, database: &Path) -> 
         };
         Ok((inside, secrets))
     })?;
-    private.finish(database)?;
+    copy.finish(database)?;
     let organization_id = inside.organization.id;
     let sealed = match (recipe.lock, secrets) {
         (Some(lock), Some(secrets)) => {
@@ -180,12 +230,6 @@ fn append(
 
 fn digest_of(bytes: &[u8]) -> FileDigest {
     FileDigest { size: bytes.len() as u64, sha256: hex::encode(hash::sha256(bytes)) }
-}
-
-fn digest_of_file(path: &Path) -> Result<FileDigest> {
-    let read = File::open(path).and_then(hash::sha256_of);
-    let (digest, size) = read.map_err(|error| failed("cannot read", path, error))?;
-    Ok(FileDigest { size, sha256: hex::encode(digest) })
 }
 
 fn unwritable(error: serde_json::Error) -> Error {

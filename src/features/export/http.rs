@@ -224,7 +224,8 @@ async fn get_export_content(
     Path(path): Path<ExportPath>,
 ) -> Answer {
     let id = path.id()?;
-    let (export, archive) = export::take(&state.exports, &tenant, id, &by_caller(&info, &caller)).await?;
+    let (export, archive) =
+        export::take(&state.exports, &tenant, id, &by_caller(&info, &caller), caller.is_operator()).await?;
     let targets = [("export", id.to_string())];
     state.operator_log.note(&caller, &info, tenant.id(), "organization.export_downloaded", &targets).await;
     Ok(stream(&export, &archive).await?)

@@ -96,14 +96,7 @@ async fn make(
     let _hand = shelf.hands().acquire().await.map_err(|_| Error::new(&codes::OVERLOADED))?;
     let (workshop, archive) = shelf.workshop(export)?;
     let recipe = build::Recipe { key, lock, now: export.created_at, most_bytes: shelf.rules().most_bytes };
-    let built = build::build(tenant, &recipe, &workshop, &archive).await;
-    tokio::task::block_in_place(|| {
-        shelf::remove(&workshop);
-        if built.is_err() {
-            shelf::remove(&archive);
-        }
-    });
-    built
+    build::build(tenant, &recipe, &workshop, &archive).await
 }
 
 /// The archive of an organization that takes no writes, with its secrets, for the holder of an age key: for a
@@ -127,19 +120,19 @@ pub async fn for_transfer(
     let lock = Lock::Recipient(recipient);
     let now = tenant.clock().now();
     let recipe = build::Recipe { key, lock: Some(&lock), now, most_bytes: shelf.rules().most_bytes };
-    let built = build::build(tenant, &recipe, &workshop, &target).await;
-    tokio::task::block_in_place(|| {
-        shelf::remove(&workshop);
-        if built.is_err() {
-            shelf::remove(&target);
-        }
-    });
-    Ok((target, built?.sha256))
+    let built = build::build(tenant, &recipe, &workshop, &target).await?;
+    Ok((target, built.sha256))
 }
 
-/// The finished archive, for whoever takes it away: noted before the first byte leaves.
-pub async fn take(shelf: &Shelf, tenant: &Tenant, id: ExportId, by: &By) -> Result<(Export, PathBuf)> {
+/// The finished archive, for whoever takes it away: noted before the first byte leaves. One with secrets was made for
+/// the operators, who alone may have it made.
+pub async fn take(shelf: &Shelf, tenant: &Tenant, id: ExportId, by: &By, has_all: bool) -> Result<(Export, PathBuf)> {
     let found = shelf.archive(tenant.id(), id, tenant.clock().now())?;
+    if found.0.secrets != Secrets::Omitted && !has_all {
+        return Err(
+            Error::new(&codes::FORBIDDEN).detail("An export with secrets is downloaded with an operator's key only.")
+        );
+    }
     tenant
         .write(|db| {
             let act = Act::about("organization.export_downloaded", tenant.id());

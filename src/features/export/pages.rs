@@ -89,7 +89,7 @@ async fn fetch(
     let taken = async {
         confirm(&state, &tenant, &info, &signed_in, typed).await?;
         let by = by_member(&info, &signed_in);
-        let (export, archive) = export::take(&state.exports, &tenant, path.export, &by).await?;
+        let (export, archive) = export::take(&state.exports, &tenant, path.export, &by, false).await?;
         http::stream(&export, &archive).await
     };
     match taken.await {

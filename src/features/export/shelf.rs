@@ -15,7 +15,7 @@ use super::build::failed;
 use super::format::Secrets;
 use crate::base::{Error, ExportId, OrganizationId, Result, Timestamp, codes};
 
-/// Archives that are built at the same moment; each keeps a core busy.
+/// Archives that are built at the same moment; each keeps a core busy, and two while it is compressed.
 const AT_ONCE: usize = 2;
 
 /// How long and how many.
@@ -184,7 +184,11 @@ impl Shelf {
         let new = note.with_extension("new");
         let written = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new);
         written
-            .and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()))
+            .and_then(|mut file| {
+                file.write_all(&text)?;
+                // What is being built when the machine stops is thrown away: that needs to survive nothing.
+                if export.state == State::Building { Ok(()) } else { file.sync_all() }
+            })
             .and_then(|()| fs::rename(&new, &note))
             .map_err(|error| failed("cannot write", &note, error))
     }

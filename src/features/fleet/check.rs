@@ -19,7 +19,7 @@ pub struct Looked {
     pub unusable: Option<String>,
 }
 
-const RESTORE: &str = "Restore this organization from a backup; the others are not affected.";
+const RESTORE: &str = "`bulkhead org recover ORG` puts back what the backup has.";
 
 /// Looks at one organization.
 pub async fn organization(state: &DeploymentState, entry: &Entry, full: bool) -> Result<Looked> {
@@ -122,8 +122,8 @@ pub async fn strays(state: &DeploymentState, shard: &Path) -> Result<Vec<Found>>
         if !standing.path.exists() || is_known(state, &standing).await? {
             continue;
         }
-        let _file_key = match standing.id {
-            Some(id) => state.tenants.unlock_if_possible(id).await,
+        let _file_keys = match standing.id {
+            Some(id) => Some(state.tenants.unlock_if_possible(id).await),
             None => None,
         };
         found.push(stray(state, &standing)?);

@@ -1,23 +1,29 @@
 //! `fleet migrate`: bringing every organization's file to the newest schema before a request asks for it.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::walk::Ended;
 use super::{Found, Job, JobState, set_aside, store};
 use crate::base::{Error, OrganizationId, Result, codes};
 use crate::catalog::care;
+use crate::crypto::Crew;
 use crate::features::DeploymentState;
 use crate::features::audit::{self, Act, By};
 
-/// Organizations between two notes of the place.
-const BATCH: u32 = 64;
+/// Organizations between two notes of the place, and how long it takes to the next at the most where each takes long.
+const BATCH: usize = 64;
+const NOTE: Duration = Duration::from_secs(1);
 /// Files that are migrated in the same moment.
 const WORKERS: usize = 2;
+/// Organizations that are begun before the first of them has ended: what waits for one of the workers keeps them at
+/// work while the place is noted.
+const AHEAD: usize = 8 * WORKERS;
 
 /// What a migration is to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,55 +52,91 @@ pub(super) async fn migrate_all(
 ) -> Result<Ended> {
     let options: MigrationOptions = serde_json::from_str(&job.options)
         .map_err(|error| Error::internal("the options of a walk could not be read").source(error))?;
-    let newest = state.tenants.schema_version();
-    let (mut place, mut done) = (job.place.clone(), job.done);
+    let sweep = Sweep::new(state, options)?;
+    // Where the first failure is to be the last, no second one is begun with it.
+    let ahead = if options.pause_on_error { 1 } else { AHEAD };
+    let (mut place, mut left) = (job.place.clone(), usize::try_from(job.total - job.done).unwrap_or(0));
+    let (mut next, mut begun, mut ended) = (VecDeque::new(), VecDeque::new(), Vec::new());
+    let mut noted = Instant::now();
     loop {
-        if *stopping.borrow() {
-            return Ok(None);
+        while begun.len() < ahead && !*stopping.borrow() {
+            if next.is_empty() && left > 0 {
+                let most = u32::try_from(left.min(BATCH)).unwrap_or(0);
+                next.extend(state.catalog.read(|db| care::older_after(db, &place, sweep.newest, most)).await?);
+                left = if next.is_empty() { 0 } else { left.saturating_sub(next.len()) };
+                place = next.back().map_or(place, OrganizationId::to_string);
+            }
+            let Some(id) = next.pop_front() else { break };
+            begun.push_back(tokio::spawn(sweep.clone().migrate(id)));
         }
-        let left = u32::try_from(job.total - done).unwrap_or(0).min(BATCH);
-        // Where the first failure is to be the last, no second one is begun with it.
-        let left = if options.pause_on_error { left.min(1) } else { left };
-        let batch = state.catalog.read(|db| care::older_after(db, &place, newest, left)).await?;
-        let Some(last) = batch.last() else { return Ok(Some(JobState::Done)) };
-        place = last.to_string();
-        done += i64::try_from(batch.len()).unwrap_or(0);
-        let failed = migrate_batch(state, job, options, batch, &place).await?;
+        // In the order in which they were begun: whatever is before a noted place has ended.
+        let Some(first) = begun.pop_front() else { break };
+        let (id, migrated) = first.await.map_err(|error| Error::internal("a migration did not end").source(error))?;
+        let failed = has_failed(&migrated);
+        ended.push((id, migrated));
+        if failed || ended.len() >= BATCH || noted.elapsed() >= NOTE {
+            note(state, job, &sweep, std::mem::take(&mut ended)).await?;
+            noted = Instant::now();
+        }
         if failed && options.pause_on_error {
             return Ok(Some(JobState::Paused));
         }
     }
+    note(state, job, &sweep, ended).await?;
+    Ok(if *stopping.borrow() { None } else { Some(JobState::Done) })
 }
 
-/// Migrates a few, then notes what became of them, in one transaction. Tells whether one has failed.
-async fn migrate_batch(
+/// What all migrations of a sweep share.
+#[derive(Clone)]
+struct Sweep {
+    state: DeploymentState,
+    options: MigrationOptions,
+    newest: i64,
+    /// Threads that take what time requests leave.
+    crew: Crew,
+    /// One more than there are of them, so that none waits for what it does next.
+    hands: Arc<Semaphore>,
+}
+
+impl Sweep {
+    fn new(state: &DeploymentState, options: MigrationOptions) -> Result<Self> {
+        let fairness = state.tenants.fairness().clone();
+        Ok(Self {
+            state: state.clone(),
+            options,
+            newest: state.tenants.schema_version(),
+            crew: Crew::start("migration", WORKERS, move || fairness.entered())?,
+            hands: Arc::new(Semaphore::new(WORKERS + 1)),
+        })
+    }
+
+    async fn migrate(self, id: OrganizationId) -> (OrganizationId, Result<()>) {
+        let _hand = self.hands.acquire().await;
+        let migrated = if self.options.dry_run {
+            self.state.tenants.try_migration(id, &self.crew).await
+        } else {
+            patiently(&self.state, id, &self.crew).await
+        };
+        (id, migrated)
+    }
+}
+
+/// Notes what became of a few, and with it the place, in one durable transaction. A crash before it leaves the catalog
+/// behind the files, which harms nobody: files are migrated by what they say themselves, and the sweep goes on from the
+/// place before and finds that these have been.
+async fn note(
     state: &DeploymentState,
     job: &Job,
-    options: MigrationOptions,
-    batch: Vec<OrganizationId>,
-    place: &str,
-) -> Result<bool> {
-    let (newest, count) = (state.tenants.schema_version(), i64::try_from(batch.len()).unwrap_or(0));
-    let hands = Arc::new(Semaphore::new(WORKERS));
-    let mut work = JoinSet::new();
-    for id in batch {
-        let (state, hands) = (state.clone(), Arc::clone(&hands));
-        work.spawn(async move {
-            let _hand = hands.acquire_owned().await;
-            let migrated =
-                if options.dry_run { state.tenants.try_migration(id).await } else { patiently(&state, id).await };
-            (id, migrated)
-        });
-    }
-    let mut all = Vec::new();
-    while let Some(ended) = work.join_next().await {
-        all.push(ended.map_err(|error| Error::internal("a migration did not end").source(error))?);
-    }
-    all.sort_by_key(|(id, _)| *id);
+    sweep: &Sweep,
+    ended: Vec<(OrganizationId, Result<()>)>,
+) -> Result<()> {
+    let Some((last, _)) = ended.last() else { return Ok(()) };
+    let (options, newest, place, count) =
+        (sweep.options, sweep.newest, last.to_string(), i64::try_from(ended.len()).unwrap_or(0));
     state
         .catalog
         .write(|db| {
-            for (id, migrated) in &all {
+            for (id, migrated) in &ended {
                 let Err(error) = migrated else {
                     if !options.dry_run {
                         care::set_schema_version(db, *id, newest)?;
@@ -118,18 +160,20 @@ async fn migrate_batch(
                     &Found { organization_id: Some(*id), code: "migration_failed", problem, advice },
                 )?;
             }
-            store::advance(db, job.id, place, count)
+            store::advance(db, job.id, &place, count)
         })
         .await?;
-    let failed: Vec<OrganizationId> =
-        all.into_iter().filter_map(|(id, done)| done.is_err_and(|error| !is_kept(&error)).then_some(id)).collect();
     if !options.dry_run {
-        for id in &failed {
+        for (id, _) in ended.iter().filter(|(_, migrated)| has_failed(migrated)) {
             state.directory.forget(*id);
             state.tenants.let_go(*id);
         }
     }
-    Ok(!failed.is_empty())
+    Ok(())
+}
+
+fn has_failed(migrated: &Result<()>) -> bool {
+    migrated.as_ref().is_err_and(|error| !is_kept(error))
 }
 
 /// Whether an organization's file is to stay as it is, which is no reason to set it aside: it is migrated when it may be.
@@ -140,16 +184,16 @@ fn is_kept(error: &Error) -> bool {
 }
 
 /// A file that somebody has for themselves is waited for.
-async fn patiently(state: &DeploymentState, id: OrganizationId) -> Result<()> {
+async fn patiently(state: &DeploymentState, id: OrganizationId, crew: &Crew) -> Result<()> {
     for _ in 0..50 {
-        match state.tenants.migrate(id).await {
+        match state.tenants.migrate(id, crew).await {
             Err(error) if error.retry().is_some() && !error.is_of_storage() && !is_kept(&error) => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             ended => return ended,
         }
     }
-    state.tenants.migrate(id).await
+    state.tenants.migrate(id, crew).await
 }
 
 /// Puts an organization back to what it was before the newest step of the schema that took something away, and sets

@@ -7,11 +7,13 @@
 
 mod check;
 pub mod http;
+mod journey;
 mod limited;
 mod migrate;
 pub mod rebuild;
 mod stats;
 mod store;
+mod twins;
 mod walk;
 
 use serde::{Deserialize, Serialize};

@@ -11,7 +11,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{compare, copy, find, freeze, release};
-use crate::base::{ApiKeyId, Error, OrganizationId, Result, Timestamp, codes};
+use crate::base::{ApiKeyId, Error, OrganizationId, Result, Timestamp};
 use crate::catalog::{Freeze, FreezeStage};
 use crate::features::DeploymentState;
 use crate::features::audit::http::by_caller;
@@ -21,7 +21,7 @@ use crate::tenants::Shut;
 use crate::web::access::{Identity, Operator, scope};
 use crate::web::failure::{Answer, Problem};
 use crate::web::schema::object;
-use crate::web::{Caller, Json, OrganizationPath, Path, RequestInfo, reply};
+use crate::web::{Caller, Json, OrganizationPath, Path, RequestInfo, reason, reply};
 
 object!(pub FreezeObject = "freeze");
 object!(pub VerificationObject = "freeze_verification");
@@ -119,11 +119,7 @@ async fn put_freeze(
     Path(path): Path<OrganizationPath>,
     Json(body): Json<PutFreeze>,
 ) -> Answer {
-    let reason = body.reason.trim();
-    if reason.is_empty() || reason.chars().count() > 500 {
-        let error = Error::new(&codes::VALIDATION_FAILED).field("reason", "invalid", "Use 1 to 500 characters.");
-        return Err(error.into());
-    }
+    let reason = reason(&body.reason)?;
     let id = path.find(&state.directory).await?;
     let frozen = freeze(&state, id, reason, requested_by(&caller), &by_caller(&info, &caller)).await?;
     Ok(reply::json(200, &FreezeBody::of(id, Some(frozen), true)))

@@ -18,7 +18,8 @@ use crate::features::DeploymentState;
 use crate::features::audit::{self, Act, Actor, By, Context};
 use crate::features::provisioning::impersonal;
 use crate::features::signing_key::Holder;
-use crate::tenants::{FROZEN, KeptFile, Shut};
+use crate::sqlite::{CatalogDb, Write};
+use crate::tenants::{FROZEN, KeptFile, Shut, last_word};
 
 use certificate::{Certificate, Found};
 
@@ -63,7 +64,7 @@ pub async fn freeze(
 pub async fn release(state: &DeploymentState, id: OrganizationId, by: &By) -> Result<()> {
     let has_begun = state.catalog.write(|db| freezes::begin_release(db, id)).await?;
     // One that only its own log calls frozen is released as well.
-    if !has_begun && state.tenants.why_shut(id) != Some(Shut::Frozen) {
+    if !has_begun && state.tenants.why_shut_by_its_log(id).await? != Some(Shut::Frozen) {
         return Err(Error::new(&codes::FREEZE_NOT_FOUND));
     }
     end(state, id, by).await
@@ -123,7 +124,15 @@ async fn complete(state: &DeploymentState, freeze: &Freeze, by: &By) -> Result<F
                 return Err(Error::new(&codes::FREEZE_NOT_FOUND).detail("This organization was released meanwhile."));
             }
         }
-        if held.read(audit::newest_action)?.as_deref() != Some(FROZEN) {
+        let action = held.read(audit::newest_action)?;
+        // By a catalog from before it left. Its last word is not to be talked over.
+        if let Some(shut @ (Shut::Leaving | Shut::Moved { .. })) = last_word(action.as_deref()) {
+            let forget = |db: &Write<'_, CatalogDb>| freezes::begin_release(db, id).and(freezes::end_release(db, id));
+            state.catalog.write(forget).await?;
+            state.tenants.shut(id, shut.clone());
+            return Err(shut.refusal());
+        }
+        if action.as_deref() != Some(FROZEN) {
             let act = Act::about(FROZEN, id).with("reason", freeze.reason.as_str());
             held.write(|db| audit::record(db, &author(freeze, by), act))?;
         }
@@ -185,7 +194,10 @@ async fn end(state: &DeploymentState, id: OrganizationId, by: &By) -> Result<()>
             audit::record(db, &operator, Act::about(RELEASED, id)).map(drop)
         })
         .await?;
-    state.tenants.reopen(id);
+    // It may have left, by its own log or since.
+    if matches!(state.tenants.why_shut(id), None | Some(Shut::Frozen)) {
+        state.tenants.reopen(id);
+    }
     drop(held);
     Ok(())
 }

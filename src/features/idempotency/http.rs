@@ -8,11 +8,11 @@ use axum::response::{IntoResponse, Response};
 use tracing::Instrument;
 
 use super::{Begun, Reply, Running};
-use crate::backup::ledger;
-use crate::base::{Error, Result, codes};
-use crate::catalog::Catalog;
+use crate::backup::{Source, ledger};
+use crate::base::{Error, Replication, Result, codes};
+use crate::catalog::{Catalog, Directory};
 use crate::features::idempotency;
-use crate::tenants::Tenant;
+use crate::tenants::{Tenant, Tenants};
 use crate::web::{Caller, Failure, extract};
 
 const HEADER: &str = "idempotency-key";
@@ -22,12 +22,32 @@ const REPLAYED: &str = "idempotent-replayed";
 #[derive(Clone)]
 pub struct Replays {
     catalog: Catalog,
+    directory: Directory,
+    tenants: Tenants,
 }
 
 impl Replays {
     #[must_use]
-    pub const fn new(catalog: Catalog) -> Self {
-        Self { catalog }
+    pub const fn new(catalog: Catalog, directory: Directory, tenants: Tenants) -> Self {
+        Self { catalog, directory, tenants }
+    }
+
+    /// What a kept answer tells of must be at the store as it had to be the first time, unless operators have said
+    /// meanwhile that nobody waits.
+    async fn await_again(&self, names: &[String]) {
+        for source in names.iter().filter_map(|name| Source::parse(name)) {
+            ledger::note(source, self.is_awaited(source).await);
+        }
+    }
+
+    async fn is_awaited(&self, source: Source) -> bool {
+        let Source::Organization(id) = source else { return false };
+        let opened = async { self.tenants.open(&self.directory.by_id(id).await?).await };
+        match opened.await {
+            Ok(tenant) => tenant.replication() == Replication::Object,
+            // Nothing of it is left that could be lost.
+            Err(error) => !error.is(&codes::ORGANIZATION_NOT_FOUND),
+        }
     }
 }
 
@@ -51,7 +71,7 @@ async fn once(replays: Replays, caller: &str, request: Request, next: Next) -> R
     let (parts, body) = request.into_parts();
     let place = match parts.extensions.get::<Tenant>() {
         Some(tenant) => Place::Organization(tenant.clone()),
-        None => Place::Deployment(replays.catalog),
+        None => Place::Deployment(replays.catalog.clone()),
     };
     let uri = parts.extensions.get::<OriginalUri>().map_or(&parts.uri, |original| &original.0);
     let target = uri.path_and_query().map_or_else(|| uri.path().to_owned(), ToString::to_string);
@@ -60,7 +80,10 @@ async fn once(replays: Replays, caller: &str, request: Request, next: Next) -> R
 
     let keyed = idempotency::Request::new(caller, &key, &method, &target, &body);
     match place.begin(&keyed).await? {
-        Begun::Replay(reply) => Ok(replayed(reply)),
+        Begun::Replay(reply) => {
+            replays.await_again(&reply.awaited).await;
+            Ok(replayed(reply))
+        }
         Begun::Run(running) => {
             let request = Request::from_parts(parts, Body::from(body));
             // A client that hangs up must not leave the work done and its answer lost.
@@ -104,7 +127,8 @@ impl Place {
         let (parts, body) = response.into_parts();
         let body = to_bytes(body, usize::MAX).await;
         let body = body.map_err(|error| Error::internal("an answer could not be read").source(error))?;
-        let reply = Reply { status: parts.status.as_u16(), body: body.to_vec() };
+        let awaited = ledger::awaited().iter().map(ToString::to_string).collect();
+        let reply = Reply { status: parts.status.as_u16(), body: body.to_vec(), awaited };
         let kept = match self {
             Self::Organization(tenant) => {
                 // Also beyond what may be written: the work is done, and a key that stayed in use would be lost.

@@ -63,6 +63,37 @@ pub struct Running {
 pub struct Reply {
     pub status: u16,
     pub body: Vec<u8>,
+    /// Names of what the work has written, where its answer waited for the store of the backup to have that. Each further
+    /// answer tells of the same, and waits for the same.
+    pub awaited: Vec<String>,
+}
+
+impl Reply {
+    /// As it is sealed: the body, behind a line with what is awaited, if anything is. No body of ours begins with NUL.
+    fn to_text(&self) -> Vec<u8> {
+        with_line(&self.awaited, &self.body)
+    }
+
+    fn of(status: u16, text: &[u8]) -> Self {
+        let (awaited, body) = split(text);
+        Self { status, body: body.to_vec(), awaited }
+    }
+}
+
+fn with_line(awaited: &[String], body: &[u8]) -> Vec<u8> {
+    if awaited.is_empty() {
+        return body.to_vec();
+    }
+    [b"\0", awaited.join(" ").as_bytes(), b"\n", body].concat()
+}
+
+fn split(text: &[u8]) -> (Vec<String>, &[u8]) {
+    let marked = text.strip_prefix(b"\0").and_then(|rest| {
+        let end = rest.iter().position(|byte| *byte == b'\n')?;
+        Some((rest.get(..end)?, rest.get(end + 1..)?))
+    });
+    let Some((names, body)) = marked else { return (Vec::new(), text) };
+    (String::from_utf8_lossy(names).split(' ').map(str::to_owned).collect(), body)
 }
 
 /// Claims the key for this request, or finds the answer that it has got already.
@@ -81,7 +112,7 @@ pub fn begin<K: Kind>(db: &Write<'_, K>, sealer: &Sealer, request: &Request) -> 
             }
             if let Some(status) = row.status {
                 let body = sealer.open(TABLE, COLUMN, &hex::encode(request.key), &row.body.unwrap_or_default())?;
-                return Ok(Begun::Replay(Reply { status, body: body.to_vec() }));
+                return Ok(Begun::Replay(Reply::of(status, &body)));
             }
             if now.since(row.created_at) < GIVEN_UP_AFTER {
                 return Err(Error::new(&codes::IDEMPOTENCY_KEY_IN_USE).retry_after(length::seconds(1)));
@@ -99,7 +130,7 @@ pub fn begin<K: Kind>(db: &Write<'_, K>, sealer: &Sealer, request: &Request) -> 
 /// Keeps the answer for the next try, or frees the key if the answer is not one to keep.
 pub fn end<K: Kind>(db: &Write<'_, K>, sealer: &Sealer, running: Running, reply: &Reply) -> Result<()> {
     if is_final(reply.status) {
-        let sealed = sealer.seal(TABLE, COLUMN, &hex::encode(running.key), &reply.body);
+        let sealed = sealer.seal(TABLE, COLUMN, &hex::encode(running.key), &reply.to_text());
         store::set_reply(db, &running.key, running.since, reply.status, &sealed)
     } else {
         store::delete(db, &running.key, running.since)
@@ -111,8 +142,9 @@ pub fn strip<K: Kind>(db: &Write<'_, K>, sealer: &Sealer, is_about: impl Fn(&str
     for (key, sealed) in store::answers(db)? {
         let row = hex::encode(key);
         let answer = sealer.open(TABLE, COLUMN, &row, &sealed)?;
-        if is_about(&String::from_utf8_lossy(&answer)) {
-            store::replace(db, &key, &sealer.seal(TABLE, COLUMN, &row, b"{}"))?;
+        let (awaited, body) = split(&answer);
+        if is_about(&String::from_utf8_lossy(body)) {
+            store::replace(db, &key, &sealer.seal(TABLE, COLUMN, &row, &with_line(&awaited, b"{}")))?;
         }
     }
     Ok(())
@@ -174,6 +206,19 @@ mod tests {
         ] {
             assert_eq!(request.key, other.key);
             assert_ne!(request.request, other.request);
+        }
+    }
+
+    #[test]
+    fn what_is_awaited_is_kept_with_the_answer() {
+        let awaited = ["org_01", "catalog"].map(str::to_owned).to_vec();
+        for body in [&b"{}"[..], b"", b"a\nb"] {
+            for awaited in [Vec::new(), awaited.clone()] {
+                let reply = Reply { status: 201, body: body.to_vec(), awaited };
+                assert_eq!(Reply::of(201, &reply.to_text()), reply);
+            }
+            // As it was kept before.
+            assert_eq!(Reply::of(200, body), Reply { status: 200, body: body.to_vec(), awaited: Vec::new() });
         }
     }
 

@@ -79,9 +79,14 @@ pub fn check(archive: &Path, folder: &Path, bounds: &Bounds, trusted: Option<&Va
         return Err(Error::new(&codes::IMPORT_STAMP_MISMATCH).detail("The file and the manifest name two versions."));
     }
     database.read(Timestamp::from_millis(0), |db| {
-        if store::stamp(db)? != Some(manifest.organization.id.to_string()) {
+        let named = &manifest.organization;
+        let Some((_, slug, name)) = store::stamp(db)?.filter(|(id, ..)| *id == named.id.to_string()) else {
             let detail = "The file is not that of the organization in the manifest.";
             return Err(Error::new(&codes::IMPORT_STAMP_MISMATCH).detail(detail));
+        };
+        // Whoever looks at an archive is told the manifest's, and whoever imports it gets the file's.
+        if (&slug, &name) != (&named.slug, &named.name) {
+            return Err(invalid_manifest("it calls the organization otherwise than its file does"));
         }
         let counts = export::counts(db)?;
         let same = counts.len() == manifest.counts.len()
@@ -115,12 +120,12 @@ pub fn check(archive: &Path, folder: &Path, bounds: &Bounds, trusted: Option<&Va
 impl Checked {
     /// Writes the rows that an import takes over, one JSON document a line.
     pub fn write_rows(&self, to: &Path) -> Result<()> {
-        let failed = |error: std::io::Error| Error::internal("rows could not be written").source(error);
+        let failed = |error: std::io::Error| Error::of_disk(&codes::INTERNAL, "rows could not be written", error);
         let mut file = BufWriter::new(fs::File::create_new(to).map_err(failed)?);
         self.database.read(Timestamp::from_millis(0), |db| {
             store::each(db, |table, row| {
                 serde_json::to_writer(&mut file, &Line { table: table.to_owned(), row })
-                    .map_err(std::io::Error::other)
+                    .map_err(std::io::Error::from)
                     .and_then(|()| file.write_all(b"\n"))
                     .map_err(failed)
             })

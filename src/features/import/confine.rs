@@ -117,7 +117,7 @@ impl Checker {
     pub(super) fn spool(&self, name: &str) -> Result<Spool> {
         let folder = self.0.root.join(name);
         let made = fs::create_dir_all(&folder);
-        made.map_err(|error| Error::internal(format!("cannot make {}", folder.display())).source(error))?;
+        made.map_err(|error| Error::of_disk(&codes::INTERNAL, format!("cannot make {}", folder.display()), error))?;
         Ok(Spool(folder))
     }
 
@@ -178,6 +178,9 @@ impl Checker {
 
 /// The refusal in our own codes: a process that was taken over can choose among these and no others.
 fn refusal(code: &str, detail: String) -> Error {
+    if code == codes::STORAGE_FULL.name {
+        return Error::new(&codes::STORAGE_FULL).retry_after(Duration::from_secs(10));
+    }
     let known = codes::ALL.iter().find(|known| known.name == code && known.name.starts_with("import_"));
     let plain: String = detail.chars().filter(|c| !c.is_control()).take(300).collect();
     known.map_or_else(|| Error::new(&codes::IMPORT_CHECK_FAILED), |code| Error::new(code).detail(plain))
@@ -199,7 +202,7 @@ pub fn run_check(input: impl std::io::Read, output: impl std::io::Write) -> Resu
 
 fn look(question: &Question) -> Result<Verdict> {
     let folder = Path::new("unpacked");
-    fs::create_dir(folder).map_err(|error| Error::internal("no folder").source(error))?;
+    fs::create_dir(folder).map_err(|error| Error::of_disk(&codes::INTERNAL, "no folder", error))?;
     let bounds = Bounds { unpacked: question.unpacked, rows: question.rows };
     let checked = check(Path::new(ARCHIVE), folder, &bounds, None)?;
     let key = question.key.as_ref().map(|key| Key::parse(&Secret::new(key.clone())));

@@ -1,10 +1,11 @@
 //! Imports at the edge: receiving an upload, bounded, and telling what came of it.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::path::Path;
 use std::pin::Pin;
-use std::task::ready;
 
-use axum::body::{Body, HttpBody};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
@@ -15,7 +16,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Imported, Wanted, bring_in, receive};
+use super::{Imported, Upload, Wanted, bring_in, receive};
 use crate::base::{Error, OrganizationId, Result, Secret, Slug, Timestamp, codes};
 use crate::features::DeploymentState;
 use crate::features::audit::http::by_caller;
@@ -31,6 +32,8 @@ object!(pub ImportObject = "import");
 /// Carries a passphrase or an age key, in base64: it may have any character, and an address is written into logs.
 const KEY_HEADER: &str = "bulkhead-secrets-key";
 const LONGEST_KEY: usize = 8 << 10;
+/// How much more is read of an upload that was refused.
+const HEARD_OUT: u64 = 64 << 20;
 
 /// The operations on the deployment.
 pub fn deployment_api() -> OpenApiRouter<DeploymentState> {
@@ -156,8 +159,7 @@ async fn create_import(
         encryption: options.encryption,
         arriving: None,
     };
-    let upload = receive(&state)?;
-    save(body, &upload.archive(), state.imports.largest_upload()).await?;
+    let upload = save(&state, body).await?;
     let done = bring_in(&state, upload, wanted, &by_caller(&info, &caller)).await?;
     let status = if done.dry_run { 200 } else { 201 };
     Ok(reply::json(status, &ImportBody::from(done)))
@@ -171,19 +173,45 @@ fn key_of(headers: &HeaderMap) -> Result<Option<Secret>> {
     text.map(|text| Some(Secret::new(text))).ok_or_else(unusable)
 }
 
-/// Piece by piece to a private file, and no further than `most`.
-pub async fn save(mut body: Body, to: &std::path::Path, most: u64) -> Result<()> {
-    let failed = |error: std::io::Error| Error::internal("an upload could not be kept").source(error);
+/// Receives an upload, piece by piece to a private file, and no further than may be.
+pub async fn save(state: &DeploymentState, mut body: Body) -> Result<Upload> {
+    let kept = match receive(state) {
+        Ok(upload) => keep(&mut body, &upload.archive(), state.imports.largest_upload()).await.map(|()| upload),
+        Err(error) => Err(error),
+    };
+    if kept.is_err() {
+        hear_out(&mut body).await;
+    }
+    kept
+}
+
+/// Whoever is still sending does not listen for an answer, and takes the end of the connection for one (RFC 9112,
+/// section 9.6): some more is read and thrown away.
+async fn hear_out(body: &mut Body) {
+    let mut size = 0;
+    while let Ok(Some(data)) = next(body).await
+        && size < HEARD_OUT
+    {
+        size += data.len() as u64;
+    }
+}
+
+/// The next piece, until there is none.
+async fn next(body: &mut Body) -> Result<Option<Bytes>> {
+    loop {
+        let Some(frame) = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await else { return Ok(None) };
+        let frame = frame.map_err(|error| Error::new(&codes::REQUEST_TIMEOUT).because(error.to_string()))?;
+        if let Ok(data) = frame.into_data() {
+            return Ok(Some(data));
+        }
+    }
+}
+
+async fn keep(body: &mut Body, to: &Path, most: u64) -> Result<()> {
+    let failed = |error: std::io::Error| Error::of_disk(&codes::INTERNAL, "an upload could not be kept", error);
     let mut file = tokio::fs::File::create_new(to).await.map_err(failed)?;
     let mut size = 0_u64;
-    loop {
-        let next = std::future::poll_fn(|context| {
-            let frame = ready!(Pin::new(&mut body).poll_frame(context));
-            std::task::Poll::Ready(frame)
-        });
-        let Some(frame) = next.await else { break };
-        let frame = frame.map_err(|error| Error::new(&codes::REQUEST_TIMEOUT).because(error.to_string()))?;
-        let Ok(data) = frame.into_data() else { continue };
+    while let Some(data) = next(body).await? {
         size += data.len() as u64;
         if size > most {
             return Err(Error::new(&codes::IMPORT_TOO_LARGE));

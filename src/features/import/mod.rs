@@ -52,12 +52,34 @@ pub struct Wanted {
     pub arriving: Option<Arriving>,
 }
 
-/// An organization that another deployment sends.
-#[derive(Debug, Clone, Copy)]
+/// An organization that another deployment sends. All of it is in its file's last word, so that a catalog that is lost
+/// can be made again.
+#[derive(Debug, Clone)]
 pub struct Arriving {
     pub transfer: TransferId,
     /// The archive must be of this one.
     pub organization: OrganizationId,
+    /// The other deployment's address.
+    pub from: String,
+    /// The JWK that its proof verifies with, as JSON.
+    pub key: Option<String>,
+    /// Whom the archive was sealed for.
+    pub recipient: Option<String>,
+    /// Of the archive as it was sent, in hexadecimal.
+    pub archive_sha256: String,
+}
+
+impl Arriving {
+    fn last_word(&self, end: &AuditHead) -> Act {
+        Act::about(crate::tenants::ARRIVING, self.organization)
+            .with("transfer", self.transfer.to_string())
+            .with("from", self.from.as_str())
+            .with("key", self.key.as_deref().unwrap_or_default())
+            .with("recipient", self.recipient.as_deref().unwrap_or_default())
+            .with("archive_sha256", self.archive_sha256.as_str())
+            .with("archive_sequence", end.sequence)
+            .with("archive_hash", end.hash.as_str())
+    }
 }
 
 /// What came of it.
@@ -100,7 +122,7 @@ pub async fn bring_in(state: &DeploymentState, upload: Upload, wanted: Wanted, b
         state.tenants.require_encryption()?;
     }
     let verdict = state.imports.check(&upload.spool, wanted.key.as_ref()).await?;
-    if wanted.arriving.is_some_and(|arriving| arriving.organization != verdict.manifest.organization.id) {
+    if wanted.arriving.as_ref().is_some_and(|arriving| arriving.organization != verdict.manifest.organization.id) {
         return Err(Error::new(&codes::TRANSFER_MISMATCH).detail("The archive is of another organization."));
     }
     let plan = plan(state, &verdict, &wanted)?;
@@ -115,7 +137,7 @@ pub async fn bring_in(state: &DeploymentState, upload: Upload, wanted: Wanted, b
     if wanted.dry_run {
         return dry_run(&upload, &plan, verdict);
     }
-    create(state, &upload, (&plan, wanted.arriving, wanted.encryption), entry, verdict, by).await
+    create(state, &upload, (&plan, wanted.arriving.as_ref(), wanted.encryption), entry, verdict, by).await
 }
 
 fn plan(state: &DeploymentState, verdict: &Verdict, wanted: &Wanted) -> Result<Plan> {
@@ -160,7 +182,7 @@ fn dry_run(upload: &Upload, plan: &Plan, verdict: Verdict) -> Result<Imported> {
 async fn create(
     state: &DeploymentState,
     upload: &Upload,
-    (plan, arriving, encryption): (&Plan, Option<Arriving>, Encryption),
+    (plan, arriving, encryption): (&Plan, Option<&Arriving>, Encryption),
     mut entry: NewEntry,
     verdict: Verdict,
     by: &By,
@@ -204,10 +226,9 @@ async fn create(
                 None => act,
             };
             audit::record(db, by, act)?;
-            if arriving.is_some() {
-                // The last word, until the other side has proven that it has let go.
-                let target = Target::new("organization", plan.id);
-                audit::record(db, by, Act::new(crate::tenants::ARRIVING).on(target))?;
+            if let Some(arriving) = arriving {
+                // Until the other side has proven that it has let go.
+                audit::record(db, by, arriving.last_word(&verdict.manifest.audit))?;
             }
             Ok(taken)
         })

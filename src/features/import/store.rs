@@ -61,9 +61,9 @@ fn cell(row: &Row<'_>, at: usize) -> RowResult<Cell> {
     })
 }
 
-/// Whose file it is, by its own stamp.
-pub(super) fn stamp(db: &Read<'_, TenantDb>) -> Result<Option<String>> {
-    db.one("SELECT id FROM organization", [], |row| row.get(0))
+/// Whose file it is, by its own stamp, and its slug and name.
+pub(super) fn stamp(db: &Read<'_, TenantDb>) -> Result<Option<(String, String, String)>> {
+    db.one("SELECT id, slug, name FROM organization", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
 }
 
 /// A member as it was, roles and times included; counts of failures begin anew.

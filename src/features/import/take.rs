@@ -111,8 +111,12 @@ pub(super) fn insert(db: &Write<'_, TenantDb>, sealer: &Sealer, row: Judged) -> 
         Judged::ApiKey(row, hash) => store::insert_api_key(db, &row, &hash),
         Judged::AuditEvent(row) => store::insert_audit_event(db, &row),
     };
-    // What the file itself refuses (twice the same id or address) is the archive's fault and not ours.
-    inserted.map_err(|error| Error::new(&codes::IMPORT_VALUE_INVALID).because(format!("{error:?}")))
+    // What the file itself refuses (twice the same id or address) is the archive's fault and not ours; that the disk
+    // is full is not the archive's.
+    inserted.map_err(|error| match error.is(&codes::INTERNAL) {
+        true => Error::new(&codes::IMPORT_VALUE_INVALID).because(format!("{error:?}")),
+        false => error,
+    })
 }
 
 fn member_row(member: &Member, roles: String) -> MemberRow<'_> {

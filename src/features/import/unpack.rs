@@ -110,6 +110,10 @@ impl<R: Read> Read for Bounded<R> {
 }
 
 fn not_an_archive(error: &std::io::Error) -> Error {
+    // What is read never says so: it is what is written that found no room.
+    if let std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded = error.kind() {
+        return Error::new(&codes::STORAGE_FULL).because(error.to_string());
+    }
     Error::new(&codes::IMPORT_NOT_AN_ARCHIVE)
         .detail("The file cannot be unpacked: it is damaged, cut off, or no export.")
         .because(error.to_string())

@@ -144,7 +144,7 @@ async fn copy_organization(
     Json(body): Json<CopyBody>,
 ) -> Answer {
     let backups = configured(&state)?;
-    let point = target_of(body.at, body.txid.as_deref())?;
+    let point = target_of(&state, body.at, body.txid.as_deref())?;
     let slug = body.slug.as_deref().map(|text| Slug::parse(text).ok_or_else(unusable_slug)).transpose()?;
     match &slug {
         Some(slug) => require_free(&state, slug).await?,
@@ -208,7 +208,7 @@ async fn get_snapshot(
     Query(moment): Query<Moment>,
 ) -> Answer {
     let backups = configured(&state)?;
-    let point = target_of(moment.at, moment.txid.as_deref())?;
+    let point = target_of(&state, moment.at, moment.txid.as_deref())?;
     let place = state.inspections.place()?;
     backups.ship_now(Source::Organization(tenant.id())).await?;
     let by = by_caller(&info, &caller);

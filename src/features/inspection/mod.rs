@@ -23,7 +23,7 @@ use crate::base::{Error, MemberId, OrganizationId, Result, Slug, Timestamp, code
 use crate::catalog::{NewEntry, State, organizations};
 use crate::crypto::{Algorithm, random, signing};
 use crate::features::audit::{self, Act, By, Target};
-use crate::features::backup::{Copy, fetch, moment_of, workshop};
+use crate::features::backup::{Copy, fetch, workshop};
 use crate::features::erasure::member::erase_from_copy;
 use crate::features::export;
 use crate::features::import::{self, Destination, Taken};
@@ -100,7 +100,7 @@ pub async fn prepare(
     let restored = fetch(backups, tenant.id(), point, &copy.file()).await?;
     let gone: Vec<MemberId> =
         tenant.scan(audit::erased_members).await?.iter().filter_map(|id| id.parse().ok()).collect();
-    let as_of = moment_of(restored.timestamp);
+    let as_of = Timestamp::from_utc(restored.timestamp);
     tokio::task::block_in_place(move || {
         let bytes = size_of(&copy.file())?;
         // What is taken out goes through a WAL, and what is handed out is written anew.

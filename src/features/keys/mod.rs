@@ -12,17 +12,14 @@
 pub mod http;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-use tokio::sync::{Mutex, Notify};
 
 use crate::base::time::length;
 use crate::base::{Error, KeyRotationId, OrganizationId, Result, Timestamp, codes};
 use crate::crypto::{Sealer, random};
 use crate::features::audit::{self, Act, By, Target};
 use crate::features::provisioning::impersonal;
-use crate::features::{DeploymentState, idempotency, outbox, signing_key};
+use crate::features::{Bell, DeploymentState, idempotency, outbox, signing_key};
 use crate::keyring::{DataRotation, Keyring, MasterPlan, MasterRotation, Swept};
 use crate::sqlite::{TenantDb, Write};
 use crate::tenants::Tenant;
@@ -49,16 +46,13 @@ pub struct Desk(Arc<Inner>);
 struct Inner {
     ring: Keyring,
     times: Times,
-    bell: Notify,
-    at_work: Mutex<()>,
-    closed: AtomicBool,
+    bell: Bell<()>,
 }
 
 impl Desk {
     #[must_use]
     pub fn new(ring: Keyring, times: Times) -> Self {
-        let (bell, at_work, closed) = (Notify::new(), Mutex::new(()), AtomicBool::new(false));
-        Self(Arc::new(Inner { ring, times, bell, at_work, closed }))
+        Self(Arc::new(Inner { ring, times, bell: Bell::default() }))
     }
 
     /// The keys themselves, wrapped.
@@ -75,23 +69,21 @@ impl Desk {
 
     /// There is something to do.
     pub fn call(&self) {
-        self.0.bell.notify_one();
+        self.0.bell.ring();
     }
 
     /// Until it is called.
     pub async fn rung(&self) {
-        self.0.bell.notified().await;
+        self.0.bell.rung().await;
     }
 
     /// Nothing further is begun; returns when what is under way has ended.
     pub async fn close(&self) {
-        self.0.closed.store(true, Ordering::SeqCst);
-        drop(self.0.at_work.lock().await);
-        self.call();
+        self.0.bell.close().await;
     }
 
     fn is_closed(&self) -> bool {
-        self.0.closed.load(Ordering::SeqCst)
+        self.0.bell.is_closed()
     }
 }
 
@@ -129,9 +121,10 @@ pub async fn rotate(state: &DeploymentState, id: OrganizationId, by: &By) -> Res
 /// The second half, which can be taken again: after a crash, and for a file that came from elsewhere.
 async fn finish(state: &DeploymentState, tenant: &Tenant, by: &By) -> Result<usize> {
     let sealer = tenant.sealer();
+    let newest = state.keys.ring().newest_version(tenant.id()).await?;
     let (to, resealed) = tenant
         .write_beyond(|db| {
-            let (to, resealed) = (sealer.version(), reseal(db, sealer)?);
+            let (to, resealed) = (require_newest(sealer, newest)?, reseal(db, sealer)?);
             // The crash may have come after this transaction.
             if !audit::has_happened(db, ROTATED, "to", &to.into())? {
                 let act = Act::about(ROTATED, tenant.id());
@@ -143,6 +136,17 @@ async fn finish(state: &DeploymentState, tenant: &Tenant, by: &By) -> Result<usi
     state.keys.ring().set_resealed(tenant.id(), to).await?;
     metrics::counter!("bulkhead_data_keys_rotated_total").increment(1);
     Ok(resealed)
+}
+
+/// What seals in the file is what the ring has; anything else would be sealed with what is to go.
+fn require_newest(sealer: &Sealer, newest: Option<u32>) -> Result<u32> {
+    let version = sealer.version();
+    match newest {
+        Some(newest) if newest <= version => Ok(version),
+        _ => Err(Error::new(&codes::KEY_UNAVAILABLE)
+            .because("the file is open with keys from before")
+            .retry_after(AGAIN)),
+    }
 }
 
 async fn open(state: &DeploymentState, id: OrganizationId) -> Result<Tenant> {
@@ -203,7 +207,7 @@ fn before(state: &DeploymentState, older_than: Duration) -> Timestamp {
 
 /// Does what there is to do; tells how long it is until there may be more. Nothing: it is time to stop.
 pub async fn round(state: &DeploymentState) -> Option<Duration> {
-    let _at_work = state.keys.0.at_work.lock().await;
+    let _at_work = state.keys.0.bell.turn().await;
     let mut is_good = resume(state).await;
     is_good &= said(master(state).await, "the rotation of the master key did not get further");
     loop {
@@ -290,7 +294,11 @@ async fn master(state: &DeploymentState) -> Result<()> {
             // Earlier states of the ring are wrapped by the key that goes.
             backups.renew_keyring().await?;
         }
-        ring.retire(&rotation).await?;
+        if !ring.retire(&rotation).await? {
+            // Something came in between, and is wrapped anew now.
+            state.keys.call();
+            return Ok(());
+        }
         note(state, &By::system(), "master_key.retired", &rotation).await?;
     }
     Ok(())
@@ -324,7 +332,7 @@ async fn sweep(state: &DeploymentState) -> Result<bool> {
 }
 
 /// Whether an organization is as it is because somebody wants it so: there is no use in trying again every minute.
-fn is_kept(error: &Error) -> bool {
+pub fn is_kept(error: &Error) -> bool {
     let kept = [
         &codes::ORGANIZATION_QUARANTINED,
         &codes::ORGANIZATION_FROZEN,
@@ -357,8 +365,10 @@ async fn destroy_due(state: &DeploymentState) -> Result<()> {
 async fn destroy(state: &DeploymentState, id: OrganizationId, version: u32) -> Result<()> {
     let tenant = open(state, id).await?;
     let sealer = tenant.sealer();
+    let newest = state.keys.ring().newest_version(id).await?;
     tenant
         .write_beyond(|db| {
+            require_newest(sealer, newest)?;
             // A file that was put back from a copy may still need it.
             reseal(db, sealer)?;
             if !audit::has_happened(db, DESTROYED, "up_to", &version.into())? {

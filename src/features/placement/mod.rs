@@ -7,9 +7,12 @@
 
 pub mod http;
 
-use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use lru::LruCache;
 
 use crate::base::{Error, OrganizationId, Result, codes};
 use crate::catalog::placements::{self, LOCAL, Relocation};
@@ -18,20 +21,29 @@ use crate::catalog::{FreezeStage, erasures, freezes, organizations};
 use crate::features::DeploymentState;
 use crate::features::audit::{self, Act, By};
 use crate::features::provisioning::impersonal;
+use crate::sqlite::{Aside, TenantDb};
 use crate::tenants::{Copied, Held};
 
 /// How often it is tried to have the file for oneself, and how long it is waited in between.
 const TRIES: u32 = 20;
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// How many are remembered. Of those before them it is known where they are, and no more.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::MIN.saturating_add(999);
+
 /// One relocation at a time, and what has become of those of this process; cheap to clone.
 #[derive(Clone, Default)]
 pub struct Desk(Arc<Inner>);
 
-#[derive(Default)]
 struct Inner {
     at_work: tokio::sync::Mutex<()>,
-    seen: Mutex<HashMap<OrganizationId, Seen>>,
+    seen: Mutex<LruCache<OrganizationId, Seen>>,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self { at_work: tokio::sync::Mutex::default(), seen: Mutex::new(LruCache::new(REMEMBERED)) }
+    }
 }
 
 /// What is known of a relocation besides its row.
@@ -47,12 +59,16 @@ struct Seen {
 }
 
 impl Desk {
-    fn seen(&self) -> MutexGuard<'_, HashMap<OrganizationId, Seen>> {
+    fn all(&self) -> MutexGuard<'_, LruCache<OrganizationId, Seen>> {
         self.0.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn seen(&self, id: OrganizationId) -> Option<Seen> {
+        self.all().get(&id).cloned()
+    }
+
     fn note(&self, id: OrganizationId, change: impl FnOnce(&mut Seen)) {
-        change(self.seen().entry(id).or_default());
+        change(self.all().get_or_insert_mut(id, Seen::default));
     }
 }
 
@@ -81,7 +97,7 @@ pub async fn placement(state: &DeploymentState, id: OrganizationId) -> Result<Pl
     let (volume, relocation) =
         state.catalog.read(|db| Ok((placements::placement(db, id)?, placements::relocation(db, id)?))).await?;
     let volume = volume.ok_or_else(|| Error::new(&codes::ORGANIZATION_NOT_FOUND))?;
-    let seen = state.relocations.seen().get(&id).cloned().unwrap_or_default();
+    let seen = state.relocations.seen(id).unwrap_or_default();
     let ahead = |relocation: &Relocation| match relocation.switched {
         true => seen.total,
         false => state.tenants.copied_ahead(id, name(&relocation.target)).min(seen.total),
@@ -177,7 +193,7 @@ pub async fn next(state: &DeploymentState, id: OrganizationId) -> Result<Option<
     let _at_work = state.relocations.0.at_work.lock().await;
     let Some(relocation) = state.catalog.read(|db| placements::relocation(db, id)).await? else { return Ok(None) };
     let to = name(&relocation.target);
-    let is_copied = state.relocations.seen().get(&id).is_some_and(|seen| seen.copied);
+    let is_copied = state.relocations.seen(id).is_some_and(|seen| seen.copied);
     Ok(Some(match (relocation.switched, is_copied) {
         (false, false) => {
             state.tenants.copy_ahead(id, to).await?;
@@ -198,6 +214,8 @@ pub async fn next(state: &DeploymentState, id: OrganizationId) -> Result<Option<
 async fn switch(state: &DeploymentState, relocation: &Relocation) -> Result<()> {
     let (id, to) = (relocation.organization_id, name(&relocation.target));
     let held = patiently(state, id).await?;
+    // What stands there already is to be replaced.
+    require_not_ahead(state, id, name(&relocation.source), to).await?;
     let copied = held.copy_rest(to)?;
     let switched = state
         .catalog
@@ -240,6 +258,7 @@ async fn patiently(state: &DeploymentState, id: OrganizationId) -> Result<Held> 
 async fn clear(state: &DeploymentState, relocation: &Relocation) -> Result<()> {
     let id = relocation.organization_id;
     require(state, &relocation.source)?;
+    require_not_ahead(state, id, name(&relocation.target), name(&relocation.source)).await?;
     state.tenants.leave(id, name(&relocation.source))?;
     state.catalog.write(|db| placements::end(db, id)).await
 }
@@ -256,7 +275,7 @@ async fn give_up(state: &DeploymentState, id: OrganizationId) -> Result<()> {
 
 /// What an earlier one of this process has failed in, and could not clear up either: its volume may be there again.
 async fn tidy_up(state: &DeploymentState, id: OrganizationId) -> Result<()> {
-    if state.relocations.seen().get(&id).is_none_or(|seen| seen.failure.is_none()) {
+    if state.relocations.seen(id).is_none_or(|seen| seen.failure.is_none()) {
         return Ok(());
     }
     let _at_work = state.relocations.0.at_work.lock().await;
@@ -270,6 +289,7 @@ async fn tidy_up(state: &DeploymentState, id: OrganizationId) -> Result<()> {
 async fn undo(state: &DeploymentState, relocation: &Relocation) -> Result<()> {
     let id = relocation.organization_id;
     require(state, &relocation.target)?;
+    require_not_ahead(state, id, name(&relocation.source), name(&relocation.target)).await?;
     state.tenants.undo_copy(id, name(&relocation.target))?;
     state.catalog.write(|db| placements::end(db, id)).await
 }
@@ -292,9 +312,36 @@ pub async fn recover(state: &DeploymentState) -> Result<()> {
     Ok(())
 }
 
+/// Refuses to remove what stands at one place where the file at the other one is missing, or behind: then the catalog is
+/// older than the files, and the one that is to go may be all there is.
+async fn require_not_ahead(
+    state: &DeploymentState,
+    id: OrganizationId,
+    stays: Option<&str>,
+    goes: Option<&str>,
+) -> Result<()> {
+    let (stays, goes) = (state.tenants.file_on(id, stays), state.tenants.file_on(id, goes));
+    if !goes.exists() {
+        return Ok(());
+    }
+    let detail =
+        "The catalog is older than the organization's files: stop the server and run `bulkhead catalog rebuild`.";
+    let is_behind = || Error::new(&codes::VOLUME_UNUSABLE).detail(detail);
+    if !stays.exists() {
+        return Err(is_behind());
+    }
+    let _file_keys = state.tenants.unlock_if_possible(id).await;
+    let now = state.tenant.clock.now();
+    let events = |file: &Path| Aside::<TenantDb>::open(file, now)?.read(|db| Ok(audit::head(db)?.0));
+    tokio::task::block_in_place(|| match (events(&stays), events(&goes)) {
+        (Ok(stays), Ok(goes)) if goes > stays => Err(is_behind()),
+        _ => Ok(()),
+    })
+}
+
 /// A place that is not there is not empty.
 fn require(state: &DeploymentState, volume: &str) -> Result<()> {
-    let is_there = name(volume).is_none_or(|name| state.tenants.volume(name).is_some_and(std::path::Path::is_dir));
+    let is_there = name(volume).is_none_or(|name| state.tenants.volume(name).is_some_and(Path::is_dir));
     if is_there {
         return Ok(());
     }
@@ -304,4 +351,22 @@ fn require(state: &DeploymentState, volume: &str) -> Result<()> {
 /// As `tenants` knows it.
 fn name(volume: &str) -> Option<&str> {
     (volume != LOCAL).then_some(volume)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_remembered_of_relocations_is_bounded() {
+        let desk = Desk::default();
+        let id = |n: usize| OrganizationId::from_bits(n as u128);
+        for n in 0..3 * REMEMBERED.get() {
+            desk.note(id(n), |seen| seen.total = n as u64);
+        }
+        assert_eq!(desk.all().len(), REMEMBERED.get());
+        let newest = 3 * REMEMBERED.get() - 1;
+        assert_eq!(desk.seen(id(newest)).map(|seen| seen.total), Some(newest as u64));
+        assert!(desk.seen(id(0)).is_none());
+    }
 }

@@ -75,6 +75,12 @@ async fn look_at(state: &DeploymentState, entry: &Entry) -> Result<Option<(Strin
     };
     let found = match state.tenants.open(&route).await {
         Ok(tenant) => look_inside(state, entry, &tenant).await,
+        // It is served elsewhere, and what stays here is nobody's.
+        Err(error) if error.is(&codes::ORGANIZATION_MOVED) => return Ok(None),
+        Err(error) if error.is(&codes::ORGANIZATION_QUARANTINED) => {
+            let advice = "`bulkhead fleet stats` says why; `bulkhead fleet release ORG` lets it back in.";
+            return Ok(Some(("it has been set aside".into(), advice)));
+        }
         Err(error) => Err(error),
     };
     // Whatever goes wrong with one file is said of that file, and the walk goes on.
@@ -84,7 +90,7 @@ async fn look_at(state: &DeploymentState, entry: &Entry) -> Result<Option<(Strin
     }))
 }
 
-const RESTORE: &str = "Restore this organization's directory from a backup; the others are not affected.";
+const RESTORE: &str = "`bulkhead org recover ORG` puts back what the backup has.";
 
 async fn look_inside(
     state: &DeploymentState,

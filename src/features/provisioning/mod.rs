@@ -42,7 +42,7 @@ pub struct NewOrganization {
     pub encryption: Encryption,
 }
 
-/// What of an organization is ciphertext on the disk and in every copy of its file. It is chosen once.
+/// What of an organization is ciphertext on the disk and in every copy of its file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Encryption {
@@ -265,7 +265,8 @@ pub async fn change(state: &DeploymentState, tenant: &Tenant, change: Change, by
 pub async fn suspend(state: &DeploymentState, tenant: &Tenant, reason: &str, by: &By) -> Result<()> {
     tenant.require_open()?;
     mark_in_catalog(state, tenant.id(), true, by, |_| Ok(())).await?;
-    mark_in_file(tenant, true, Some(reason), by).await
+    mark_in_file(tenant, true, Some(reason), by).await?;
+    agree(state, tenant, by).await
 }
 
 pub async fn resume(state: &DeploymentState, tenant: &Tenant, by: &By) -> Result<()> {
@@ -276,11 +277,25 @@ pub async fn resume(state: &DeploymentState, tenant: &Tenant, by: &By) -> Result
         false => organizations::entry(db, id),
     };
     // Resuming what is not suspended must not sign anybody out.
-    if state.catalog.read(refuse_scheduled).await?.is_some_and(|entry| entry.state == State::Active) {
-        return Ok(());
+    if state.catalog.read(refuse_scheduled).await?.is_none_or(|entry| entry.state != State::Active) {
+        mark_in_file(tenant, false, None, by).await?;
+        mark_in_catalog(state, id, false, by, |db| refuse_scheduled(db).map(drop)).await?;
     }
-    mark_in_file(tenant, false, None, by).await?;
-    mark_in_catalog(state, id, false, by, |db| refuse_scheduled(db).map(drop)).await
+    agree(state, tenant, by).await
+}
+
+/// Of two who want different things at the same moment, one may have been the last in the catalog and the other in the
+/// file. What the catalog says counts, and the file follows. Whoever has marked either looks here afterwards, so that
+/// the last one of them sees what all have left.
+pub async fn agree(state: &DeploymentState, tenant: &Tenant, by: &By) -> Result<()> {
+    loop {
+        let entry = state.catalog.read(|db| organizations::entry(db, tenant.id())).await?;
+        let Some(wanted) = entry.map(|entry| entry.state == State::Suspended) else { return Ok(()) };
+        if tenant.read(organization::get).await?.suspended == wanted {
+            return Ok(());
+        }
+        mark_in_file(tenant, wanted, None, by).await?;
+    }
 }
 
 const fn suspension(suspended: bool) -> &'static str {

@@ -1,6 +1,7 @@
 //! The side that an organization comes to.
 
 use super::proof::Proof;
+use super::waiver;
 use crate::backup::Source;
 use crate::base::{Error, ExternalId, HostName, OrganizationId, Result, Secret, Slug, TransferId, codes};
 use crate::catalog::transfers::{self, Direction, LogEnd, Transfer, TransferStage};
@@ -10,7 +11,7 @@ use crate::features::DeploymentState;
 use crate::features::audit::{self, Act, By, Target};
 use crate::features::import::{Arriving, Upload, Wanted, bring_in};
 use crate::features::provisioning::impersonal;
-use crate::tenants::ARRIVING;
+use crate::tenants::{ARRIVING, Depth, Look};
 
 const ARRIVAL: Direction = Direction::Arrival;
 /// What the key is sealed for that opens the archive.
@@ -27,7 +28,12 @@ pub struct Announced {
     pub from: String,
     /// The JWK that its proofs verify with, as JSON.
     pub key: String,
+    /// How large its file is there.
+    pub bytes: Option<u64>,
 }
+
+const OVER: &str = "This arrival was called off. Call the departure off as well, and begin another one.";
+const SERVED: &str = "Its own log says that it is served here: show the proof again.";
 
 pub async fn require(state: &DeploymentState, id: TransferId) -> Result<Transfer> {
     let found = state.catalog.read(|db| transfers::get(db, id, ARRIVAL)).await?;
@@ -37,6 +43,10 @@ pub async fn require(state: &DeploymentState, id: TransferId) -> Result<Transfer
 /// Agrees to receive an organization, if nothing here is in its way. The same again gives the same arrival.
 pub async fn prepare(state: &DeploymentState, announced: Announced, by: &By) -> Result<Transfer> {
     let operator = impersonal(by);
+    // Told before it takes no writes any more. The archive, what is in it, and the file of it lie here at the same time.
+    if state.catalog.read(|db| transfers::get(db, announced.transfer, ARRIVAL)).await?.is_none() {
+        state.tenants.require_room_for(announced.bytes.unwrap_or(0).saturating_mul(3))?;
+    }
     let (identity, recipient) = envelope::generate();
     let identity = state.tenant.boxes.seal(PURPOSE, identity.expose().as_bytes());
     let id = announced.organization;
@@ -45,7 +55,11 @@ pub async fn prepare(state: &DeploymentState, announced: Announced, by: &By) -> 
         .write(|db| {
             if let Some(known) = transfers::get(db, announced.transfer, ARRIVAL)? {
                 let is_same = known.organization_id == id && known.peer_key.as_deref() == Some(&announced.key);
-                return if is_same { Ok(known) } else { Err(Error::new(&codes::TRANSFER_CONFLICT)) };
+                if !is_same {
+                    return Err(Error::new(&codes::TRANSFER_CONFLICT));
+                }
+                let is_over = matches!(known.stage, TransferStage::Cancelling | TransferStage::Cancelled);
+                return if is_over { Err(Error::new(&codes::TRANSFER_STATE).detail(OVER)) } else { Ok(known) };
             }
             if transfers::open_of(db, id, ARRIVAL)?.is_some() {
                 return Err(Error::new(&codes::TRANSFER_CONFLICT));
@@ -64,6 +78,7 @@ pub async fn prepare(state: &DeploymentState, announced: Announced, by: &By) -> 
                 archive_sha256: None,
                 log_end: None,
                 proof: None,
+                waiver_sha256: None,
                 created_at: db.now(),
             };
             transfers::insert(db, &made, ARRIVAL)?;
@@ -82,6 +97,9 @@ pub async fn receive(
     sha256: String,
     by: &By,
 ) -> Result<Transfer> {
+    // Whoever calls it off meanwhile waits for the end of this, and then throws away what it has made.
+    let turn = state.arrivals.turn(id);
+    let _turn = turn.lock().await;
     let transfer = require(state, id).await?;
     match transfer.stage {
         TransferStage::Prepared => {}
@@ -94,7 +112,14 @@ pub async fn receive(
     let wanted = Wanted {
         slug: Some(transfer.slug.clone()),
         key: Some(Secret::new(identity)),
-        arriving: Some(Arriving { transfer: id, organization: transfer.organization_id }),
+        arriving: Some(Arriving {
+            transfer: id,
+            organization: transfer.organization_id,
+            from: transfer.peer.clone(),
+            key: transfer.peer_key.clone(),
+            recipient: transfer.recipient.clone(),
+            archive_sha256: sha256.clone(),
+        }),
         ..Wanted::default()
     };
     let done = bring_in(state, upload, wanted, by).await?;
@@ -123,6 +148,8 @@ pub async fn receive(
 
 /// Serves it, once the other side has proven that it does not any more. The same again changes nothing.
 pub async fn activate(state: &DeploymentState, id: TransferId, proof: &str, by: &By) -> Result<Transfer> {
+    let turn = state.arrivals.turn(id);
+    let _turn = turn.lock().await;
     let transfer = require(state, id).await?;
     let organization = transfer.organization_id;
     let (Some(sha256), Some(end), Some(key)) = (&transfer.archive_sha256, &transfer.log_end, &transfer.peer_key) else {
@@ -172,26 +199,59 @@ pub async fn activate(state: &DeploymentState, id: TransferId, proof: &str, by: 
     Ok(transfer)
 }
 
-/// Throws away what is not served. Whoever does that must know that the other side still has it.
-pub async fn cancel(state: &DeploymentState, id: TransferId, by: &By) -> Result<()> {
+/// Throws away what is not served. Of one that has arrived nobody here knows whether the other side has let go of it, so
+/// whoever wants that says so (`give_up`). From here on it is never served here, and the waiver says that to the other
+/// side, which can take it back.
+pub async fn cancel(state: &DeploymentState, id: TransferId, give_up: bool, by: &By) -> Result<Transfer> {
+    let turn = state.arrivals.turn(id);
+    let _turn = turn.lock().await;
     let transfer = require(state, id).await?;
+    let organization = transfer.organization_id;
+    if transfer.stage == TransferStage::Arrived && give_up {
+        refuse_served(state, organization).await?;
+    }
     let operator = impersonal(by);
     state
         .catalog
         .write(|db| {
             let stage = transfers::get(db, id, ARRIVAL)?.map(|known| known.stage);
             match stage {
+                Some(TransferStage::Arrived) if !give_up => Err(Error::new(&codes::TRANSFER_UNSETTLED)),
                 Some(stage @ (TransferStage::Prepared | TransferStage::Arrived)) => {
+                    // By a catalog that does not know of the arrival's end.
+                    if organizations::entry(db, organization)?.is_some_and(|entry| entry.state != State::Creating) {
+                        return Err(Error::new(&codes::TRANSFER_STATE).detail(SERVED));
+                    }
                     transfers::advance(db, (id, ARRIVAL), stage, TransferStage::Cancelling)?;
-                    let act = Act::about("organization.arrival_cancelled", transfer.organization_id);
-                    audit::record(db, &operator, act.with("transfer", id.to_string())).map(drop)
+                    transfers::forget_identity(db, id)?;
+                    let act = Act::about("organization.arrival_cancelled", organization);
+                    let act = act.with("transfer", id.to_string()).with("had_arrived", stage == TransferStage::Arrived);
+                    audit::record(db, &operator, act).map(drop)
                 }
                 Some(TransferStage::Cancelling | TransferStage::Cancelled) => Ok(()),
                 _ => Err(Error::new(&codes::TRANSFER_STATE)),
             }
         })
         .await?;
-    clear(state, &transfer).await
+    if transfer.stage != TransferStage::Cancelled {
+        clear(state, &transfer).await?;
+    }
+    require(state, id).await
+}
+
+/// The file may know more than the catalog: a proof that was shown has won.
+async fn refuse_served(state: &DeploymentState, id: OrganizationId) -> Result<()> {
+    if let Look::Seen(seen) = state.tenants.look(id, Depth::Names).await?
+        && seen.names.newest_event.as_deref() != Some(ARRIVING)
+    {
+        return Err(Error::new(&codes::TRANSFER_STATE).detail(SERVED));
+    }
+    Ok(())
+}
+
+/// What the other side is told beforehand, and, once nothing is left here, the waiver itself.
+pub fn waiver(state: &DeploymentState, arrival: &Transfer) -> (Option<String>, Option<String>) {
+    (waiver::digest(state, arrival), waiver::of(state, arrival))
 }
 
 async fn clear(state: &DeploymentState, transfer: &Transfer) -> Result<()> {
@@ -206,6 +266,8 @@ async fn discard(state: &DeploymentState, id: OrganizationId) -> Result<()> {
     if !entry.is_some_and(|entry| entry.state == State::Creating) {
         return Ok(());
     }
+    // Somebody may have looked into it, and found its last word.
+    state.tenants.reopen(id);
     let held = state.tenants.hold(id).await?;
     held.destroy_key().await?;
     held.remove_directory()?;
@@ -218,8 +280,10 @@ async fn discard(state: &DeploymentState, id: OrganizationId) -> Result<()> {
 pub(super) async fn recover(state: &DeploymentState) -> Result<()> {
     for id in state.catalog.read(organizations::half_done).await? {
         let stages = state.catalog.read(|db| transfers::arrivals_of(db, id)).await?;
-        // One that has arrived waits for its proof; one without any arrival is made here.
-        if stages.is_empty() || stages.contains(&TransferStage::Arrived) {
+        // One that has arrived waits for its proof; one without any arrival is made here; one that was served is not to
+        // be thrown away by any catalog.
+        let keep = |stage: &TransferStage| matches!(stage, TransferStage::Arrived | TransferStage::Active);
+        if stages.is_empty() || stages.iter().any(keep) {
             continue;
         }
         if let Err(error) = discard(state, id).await {

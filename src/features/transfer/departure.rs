@@ -1,7 +1,7 @@
 //! The side that an organization leaves.
 
 use super::proof::Proof;
-use super::{signer, signer_by};
+use super::{signer, signer_by, waiver};
 use crate::base::{Error, OrganizationId, Result, TransferId, codes};
 use crate::catalog::transfers::{self, Direction, LogEnd, Transfer, TransferStage};
 use crate::catalog::{State, erasures, freezes, organizations, placements};
@@ -11,11 +11,14 @@ use crate::features::audit::{self, Act, By};
 use crate::features::export;
 use crate::features::provisioning::impersonal;
 use crate::features::signing_key::Holder;
-use crate::tenants::{DEPARTED, DEPARTING, Shut, last_word};
+use crate::tenants::{DEPARTED, DEPARTING, Depth, Held, Look, Shut, last_word};
 
 const DEPARTURE: Direction = Direction::Departure;
 /// The event that takes a departure back.
 const STAYING: &str = "organization.departure_cancelled";
+/// The event that takes back that it has left: the other side never served it, and never will.
+const RETURNED: &str = "organization.returned";
+const HAS_LEFT: &str = "It has left; the other deployment is the one that has it.";
 
 /// The departure of an organization that has not ended; one that has left keeps it for good.
 pub async fn find(state: &DeploymentState, id: OrganizationId) -> Result<Option<Transfer>> {
@@ -26,6 +29,30 @@ pub async fn require(state: &DeploymentState, id: OrganizationId) -> Result<Tran
     find(state, id).await?.ok_or_else(|| Error::new(&codes::TRANSFER_NOT_FOUND))
 }
 
+/// By the id of the transfer: also of an organization that was erased here since. Its proof is all that the other side
+/// can be made to serve it by.
+pub async fn by_id(state: &DeploymentState, id: TransferId) -> Result<Transfer> {
+    let found = state.catalog.read(|db| transfers::get(db, id, DEPARTURE)).await?;
+    found.ok_or_else(|| Error::new(&codes::TRANSFER_NOT_FOUND))
+}
+
+/// As it may be seen. The proof is the end of it here, so it is not shown before the file says so too: a catalog of
+/// before could let writers in again. The end of the log is what the arrival has to tell.
+pub async fn as_shown(state: &DeploymentState, mut transfer: Transfer) -> Result<Transfer> {
+    let id = transfer.organization_id;
+    let has_left = transfer.stage == TransferStage::Gone
+        && match state.tenants.look(id, Depth::Names).await? {
+            Look::Seen(seen) => seen.names.newest_event.as_deref() == Some(DEPARTED),
+            // It was erased since.
+            Look::Missing => state.catalog.read(|db| organizations::entry(db, id)).await?.is_none(),
+            _ => false,
+        };
+    if !has_left {
+        transfer.proof = None;
+    }
+    Ok(transfer)
+}
+
 /// Agrees upon a departure; nothing is different yet. The same again gives the same one.
 pub async fn prepare(state: &DeploymentState, id: OrganizationId, to: &str, by: &By) -> Result<Transfer> {
     if to == state.tenant.address.origin() {
@@ -34,6 +61,12 @@ pub async fn prepare(state: &DeploymentState, id: OrganizationId, to: &str, by: 
     // The other side would make a plain file of it.
     if state.tenants.is_encrypted(id).await? {
         return Err(Error::new(&codes::ENCRYPTED_NOT_TRANSFERRED));
+    }
+    // Its own log knows more than a catalog out of a backup.
+    if let Some(shut @ (Shut::Frozen | Shut::Moved { .. })) = state.tenants.why_shut_by_its_log(id).await?
+        && find(state, id).await?.is_none()
+    {
+        return Err(shut.refusal());
     }
     let operator = impersonal(by);
     let transfer: TransferId = random::id(state.tenant.clock.now());
@@ -60,6 +93,7 @@ pub async fn prepare(state: &DeploymentState, id: OrganizationId, to: &str, by: 
                 archive_sha256: None,
                 log_end: None,
                 proof: None,
+                waiver_sha256: None,
                 created_at: db.now(),
             };
             transfers::insert(db, &made, DEPARTURE)?;
@@ -84,17 +118,33 @@ fn require_still(db: &crate::sqlite::Read<'_, crate::sqlite::CatalogDb>, id: Org
     Ok(())
 }
 
+/// Whom the archive is for.
+pub struct Recipient<'a> {
+    /// `age1…`.
+    pub recipient: &'a str,
+    /// What a waiver of theirs is known by.
+    pub waiver_sha256: &'a str,
+}
+
 /// Closes the file to writers and makes the archive. The same again gives the same archive, or for another recipient
 /// another one. What has left already is as it was.
-pub async fn leave(state: &DeploymentState, id: OrganizationId, recipient: &str, by: &By) -> Result<Transfer> {
+pub async fn leave(state: &DeploymentState, id: OrganizationId, to: &Recipient<'_>, by: &By) -> Result<Transfer> {
+    let invalid =
+        |field, message: &'static str| Err(Error::new(&codes::VALIDATION_FAILED).field(field, "invalid", message));
+    let recipient = to.recipient;
     if !envelope::is_recipient(recipient) {
-        let error = Error::new(&codes::VALIDATION_FAILED);
-        return Err(error.field("recipient", "invalid", "This is no age recipient."));
+        return invalid("recipient", "This is no age recipient.");
+    }
+    if to.waiver_sha256.len() != 64 || !to.waiver_sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        return invalid("waiver_sha256", "This is no SHA-256 in hexadecimal.");
     }
     let transfer = require(state, id).await?;
     if transfer.stage == TransferStage::Gone {
         note_departed(state, &transfer, by).await?;
         return Ok(transfer);
+    }
+    if let Some(shut @ (Shut::Frozen | Shut::Moved { .. })) = state.tenants.why_shut_by_its_log(id).await? {
+        return Err(shut.refusal());
     }
     let route = state.directory.by_id(id).await?;
     // Before the gate closes: a first key would have to be written.
@@ -119,7 +169,7 @@ pub async fn leave(state: &DeploymentState, id: OrganizationId, recipient: &str,
                 Some(TransferStage::Leaving) => {}
                 _ => return Err(Error::new(&codes::TRANSFER_STATE)),
             }
-            transfers::set_recipient(db, transfer.id, recipient)
+            transfers::set_recipient(db, transfer.id, recipient, to.waiver_sha256)
         })
         .await?;
     if state.tenants.why_shut(id).is_none() {
@@ -137,8 +187,16 @@ pub async fn leave(state: &DeploymentState, id: OrganizationId, recipient: &str,
             }
             return Err(Error::new(&codes::TRANSFER_STATE));
         }
+        let action = held.read(audit::newest_action)?;
+        if let Some(shut @ (Shut::Frozen | Shut::Moved { .. })) = last_word(action.as_deref()) {
+            // By a catalog from before that. Its last word is not to be talked over.
+            let (from, to) = (TransferStage::Leaving, TransferStage::Cancelled);
+            state.catalog.write(|db| transfers::advance(db, (transfer.id, DEPARTURE), from, to).map(drop)).await?;
+            state.tenants.shut(id, shut.clone());
+            return Err(shut.refusal());
+        }
         state.tenants.shut(id, Shut::Leaving);
-        if held.read(audit::newest_action)?.as_deref() != Some(DEPARTING) {
+        if action.as_deref() != Some(DEPARTING) {
             let act =
                 Act::about(DEPARTING, id).with("transfer", transfer.id.to_string()).with("to", transfer.peer.clone());
             held.write(|db| audit::record(db, by, act))?;
@@ -203,8 +261,9 @@ pub async fn complete(
             let is_same = open.archive_sha256.as_deref() == Some(archive_sha256) && open.log_end.as_ref() == Some(end);
             match open.stage {
                 TransferStage::Leaving | TransferStage::Gone if !is_same => Err(Error::new(&codes::TRANSFER_MISMATCH)),
-                TransferStage::Gone => Ok(open),
-                TransferStage::Leaving => {
+                TransferStage::Gone if open.proof.is_some() => Ok(open),
+                // Also one that only its file called gone, by a catalog from before.
+                TransferStage::Leaving | TransferStage::Gone => {
                     transfers::advance(db, (open.id, DEPARTURE), TransferStage::Leaving, TransferStage::Gone)?;
                     let proof = Proof::new(open.id, id, archive_sha256, end).sign(&signer)?;
                     transfers::set_proof(db, open.id, &proof)?;
@@ -232,6 +291,7 @@ async fn note_departed(state: &DeploymentState, gone: &Transfer, by: &By) -> Res
     let held = state.tenants.hold_still(id).await?;
     if held.read(audit::newest_action)?.as_deref() == Some(DEPARTING) {
         let act = Act::about(DEPARTED, id).with("transfer", gone.id.to_string()).with("to", gone.peer.clone());
+        let act = act.with("waiver_sha256", gone.waiver_sha256.as_deref().unwrap_or_default());
         held.write(|db| audit::record(db, by, act))?;
     }
     Ok(())
@@ -240,6 +300,13 @@ async fn note_departed(state: &DeploymentState, gone: &Transfer, by: &By) -> Res
 /// Calls it off, as long as it has not left: from here on no proof of this transfer can come to be.
 pub async fn cancel(state: &DeploymentState, id: OrganizationId, by: &By) -> Result<()> {
     let operator = impersonal(by);
+    // Held to the end: whoever opens it before writers are let in might get a copy of it.
+    let held = state.tenants.hold_still(id).await?;
+    let action = last_action(&held);
+    // By its own log it has left; the catalog is older than that. Nothing is to be changed then.
+    if action.as_deref() == Some(DEPARTED) {
+        return Err(Error::new(&codes::TRANSFER_STATE).detail(HAS_LEFT));
+    }
     let cancelled = state
         .catalog
         .write(|db| {
@@ -251,37 +318,71 @@ pub async fn cancel(state: &DeploymentState, id: OrganizationId, by: &By) -> Res
                     audit::record(db, &operator, act)?;
                 }
                 TransferStage::Cancelling => {}
-                _ => {
-                    let detail = "It has left; the other deployment is the one that has it.";
-                    return Err(Error::new(&codes::TRANSFER_STATE).detail(detail));
-                }
+                _ => return Err(Error::new(&codes::TRANSFER_STATE).detail(HAS_LEFT)),
             }
-            Ok(Some(open.id))
+            Ok(Some(open))
         })
         .await?;
     // One that only its own log calls leaving stays as well: its catalog was lost on the way.
-    if cancelled.is_none() && state.tenants.why_shut(id) != Some(Shut::Leaving) {
+    if cancelled.is_none() && last_word(action.as_deref()) != Some(Shut::Leaving) {
         return Err(Error::new(&codes::TRANSFER_NOT_FOUND));
     }
-    stay(state, id, cancelled, by).await
+    stay(state, held, cancelled.as_ref(), by).await
+}
+
+/// The newest event. One that cannot be read says nothing: the catalog's word counts, and the backup has the rest.
+fn last_action(held: &Held) -> Option<String> {
+    held.read(audit::newest_action)
+        .inspect_err(|error| tracing::warn!(organization = %held.organization(), ?error, "its own log is not read"))
+        .ok()
+        .flatten()
+}
+
+/// Takes back what has left, if the other side shows that it will never serve it.
+pub async fn take_back(state: &DeploymentState, id: OrganizationId, shown: &str, by: &By) -> Result<()> {
+    let transfer = require(state, id).await?;
+    if !waiver::is_of(&transfer, shown) {
+        return Err(Error::new(&codes::TRANSFER_WAIVER_INVALID));
+    }
+    let operator = impersonal(by);
+    let held = state.tenants.hold_still(id).await?;
+    let returned = state
+        .catalog
+        .write(|db| {
+            let open = transfers::open_of(db, id, DEPARTURE)?.filter(|open| open.id == transfer.id);
+            let open = open.ok_or_else(|| Error::new(&codes::TRANSFER_NOT_FOUND))?;
+            if open.stage != TransferStage::Cancelling {
+                transfers::advance(db, (open.id, DEPARTURE), open.stage, TransferStage::Cancelling)?;
+                let act = Act::about(RETURNED, id).with("transfer", open.id.to_string());
+                audit::record(db, &operator, act.with("from", open.peer.clone()))?;
+            }
+            // Kept, so that a start after a crash knows that it may.
+            transfers::set_proof(db, open.id, shown)?;
+            transfers::get(db, open.id, DEPARTURE)?.ok_or_else(|| Error::new(&codes::TRANSFER_NOT_FOUND))
+        })
+        .await?;
+    stay(state, held, Some(&returned), by).await
 }
 
 /// Takes the last event back, then lets writers in.
-async fn stay(state: &DeploymentState, id: OrganizationId, transfer: Option<TransferId>, by: &By) -> Result<()> {
-    // Held to the end: whoever opens it before writers are let in might get a copy of it.
-    let held = state.tenants.hold_still(id).await?;
-    match held.read(audit::newest_action)?.as_deref() {
+async fn stay(state: &DeploymentState, held: Held, transfer: Option<&Transfer>, by: &By) -> Result<()> {
+    let id = held.organization();
+    let is_waived =
+        transfer.is_some_and(|known| known.proof.as_deref().is_some_and(|shown| waiver::is_of(known, shown)));
+    match last_action(&held).as_deref() {
+        Some(DEPARTED) if is_waived => held.write(|db| audit::record(db, by, Act::about(RETURNED, id)).map(drop))?,
         Some(DEPARTING) => held.write(|db| audit::record(db, by, Act::about(STAYING, id)).map(drop))?,
         // It has arrived here and waits for its proof, or has left by a catalog that is not there any more.
         action if last_word(action).is_some() => return Err(Error::new(&codes::TRANSFER_STATE)),
         _ => {}
     }
     if let Some(transfer) = transfer {
-        tokio::task::block_in_place(|| state.tenant.exports.forget_transfer(&transfer.to_string()));
+        tokio::task::block_in_place(|| state.tenant.exports.forget_transfer(&transfer.id.to_string()));
         let (from, to) = (TransferStage::Cancelling, TransferStage::Cancelled);
-        state.catalog.write(|db| transfers::advance(db, (transfer, DEPARTURE), from, to).map(drop)).await?;
+        state.catalog.write(|db| transfers::advance(db, (transfer.id, DEPARTURE), from, to).map(drop)).await?;
     }
     state.tenants.reopen(id);
+    state.directory.forget(id);
     drop(held);
     Ok(())
 }
@@ -289,16 +390,29 @@ async fn stay(state: &DeploymentState, id: OrganizationId, transfer: Option<Tran
 pub(super) async fn recover(state: &DeploymentState) -> Result<()> {
     for transfer in state.catalog.read(|db| transfers::open(db, DEPARTURE)).await? {
         let id = transfer.organization_id;
-        match transfer.stage {
-            TransferStage::Leaving => state.tenants.shut(id, Shut::Leaving),
-            TransferStage::Gone => state.tenants.shut(id, Shut::Moved { to: transfer.peer }),
+        let done = match transfer.stage {
+            TransferStage::Leaving => {
+                state.tenants.shut(id, Shut::Leaving);
+                Ok(())
+            }
+            // Of one that was erased since there is nothing to be kept shut.
+            TransferStage::Gone if state.catalog.read(|db| organizations::entry(db, id)).await?.is_none() => Ok(()),
+            // Where its file does not say so yet, nobody has been shown the proof.
+            TransferStage::Gone => {
+                state.tenants.shut(id, Shut::Moved { to: transfer.peer.clone() });
+                Ok(())
+            }
             TransferStage::Cancelling => {
                 state.tenants.shut(id, Shut::Leaving);
-                if let Err(error) = stay(state, id, Some(transfer.id), &By::system()).await {
-                    tracing::error!(organization = %id, ?error, "a departure that was called off is not cleared up");
+                match state.tenants.hold_still(id).await {
+                    Ok(held) => stay(state, held, Some(&transfer), &By::system()).await,
+                    Err(error) => Err(error),
                 }
             }
-            _ => {}
+            _ => Ok(()),
+        };
+        if let Err(error) = done {
+            tracing::error!(organization = %id, ?error, "a departure that was interrupted is not cleared up");
         }
     }
     Ok(())

@@ -3,19 +3,49 @@
 //! It owns the catalog's rows of transfers ([`crate::catalog::transfers`]) on both sides; whoever has a key of both
 //! carries things from one to the other (the command line: `org push`, `org pull`). Each step is one transaction of
 //! one side, and can be taken again. The source closes the file to writers before it makes the archive, and the
-//! target serves nothing until it is shown a proof that the source makes only when it has let go for good. So wherever
-//! it stops, the source takes writes, or the target does, or nobody until it goes on. `docs/MOVING.md` has the table.
-//! It leaves the archive to `export`, and looking at it to `import`.
+//! target serves nothing until it is shown a proof that the source makes only when it has let go. The other way round,
+//! the source takes back what it has let go of only if it is shown a waiver, which the target makes only when it will
+//! never serve it. So wherever it stops, the source takes writes, or the target does, or nobody until it goes on, and
+//! somebody can always be brought to. `docs/MOVING.md` has the table. It leaves the archive to `export`, and looking
+//! at it to `import`.
 
 pub mod arrival;
 pub mod departure;
 pub mod http;
 pub mod proof;
+mod waiver;
 
-use crate::base::Result;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use crate::base::{Result, TransferId};
 use crate::crypto::{Algorithm, SigningKey};
 use crate::features::DeploymentState;
 use crate::features::signing_key::Holder;
+
+/// How many turns are remembered before those that nobody waits for are forgotten.
+const MANY: usize = 256;
+
+/// One step of an arrival at a time: what is being taken in is not thrown away beside it. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Desk(Arc<Mutex<Turns>>);
+
+type Turns = HashMap<TransferId, Weak<tokio::sync::Mutex<()>>>;
+
+impl Desk {
+    fn turn(&self, id: TransferId) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turn) = turns.get(&id).and_then(Weak::upgrade) {
+            return turn;
+        }
+        if turns.len() >= MANY {
+            turns.retain(|_, turn| turn.strong_count() > 0);
+        }
+        let turn = Arc::default();
+        turns.insert(id, Arc::downgrade(&turn));
+        turn
+    }
+}
 
 /// Before the first request: what has left takes no writes, and what was called off is cleared up.
 pub async fn recover(state: &DeploymentState) -> Result<()> {

@@ -43,7 +43,7 @@ const PROOFS: [&str; 3] = ["route", "TenantRoute", "Claim"];
 const CONFIG_READERS: [&str; 5] = ["config", "web", "router", "app", "cli"];
 
 /// Features in the order in which they may use each other: only those before.
-const FEATURES: [&str; 28] = [
+const FEATURES: [&str; 29] = [
     "audit",
     "outbox",
     "signing_key",
@@ -61,13 +61,14 @@ const FEATURES: [&str; 28] = [
     "provisioning",
     "import",
     "keys",
+    "erasure",
     "backup",
     "sign_up",
     "oauth",
-    "erasure",
     "inspection",
     "freeze",
     "placement",
+    "encryption",
     "transfer",
     "fleet",
     "status",
@@ -75,7 +76,7 @@ const FEATURES: [&str; 28] = [
 ];
 
 /// Features of the deployment, whose rules may see the catalog; those of an organization never do.
-const OF_THE_DEPLOYMENT: [&str; 12] = [
+const OF_THE_DEPLOYMENT: [&str; 13] = [
     "import",
     "signing_key",
     "provisioning",
@@ -86,6 +87,7 @@ const OF_THE_DEPLOYMENT: [&str; 12] = [
     "inspection",
     "freeze",
     "placement",
+    "encryption",
     "transfer",
     "keys",
 ];

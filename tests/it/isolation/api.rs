@@ -215,17 +215,25 @@ async fn is_of_moving(operator: &Api<'_>, operation: &Operation, slug: &str) -> 
             return false;
         }
         ("PUT", "placement") => (409, "already_there"),
-        ("GET" | "DELETE", "departure") | (_, "departure/archive" | "departure/completion") => {
+        // `tests/it/encryption_change.rs` has a build that can.
+        ("PUT", "encryption") | ("POST", "file_key_rotations") if !cfg!(feature = "sqlcipher") => {
+            (409, "file_encryption_unavailable")
+        }
+        ("POST", "file_key_rotations") => (409, "file_not_encrypted"),
+        ("GET" | "DELETE", "departure") | (_, "departure/archive" | "departure/completion" | "departure/return") => {
             let to = json!({"to": "https://id.example.com"});
             operator.put(&format!("/v1/organizations/{slug}/departure"), &to).await.expect(200);
             match (operation.method, below) {
                 (_, "departure") => return false,
                 ("PUT", "departure/archive") => (422, "validation_failed"),
+                ("PUT", "departure/return") => (422, "transfer_waiver_invalid"),
                 _ => (409, "transfer_state"),
             }
         }
         ("PUT", "/v1/arrivals/{transfer}") | ("POST", "/v1/arrivals/{transfer}/content") => (422, "validation_failed"),
-        (_, "/v1/arrivals/{transfer}" | "/v1/arrivals/{transfer}/activation") => (404, "transfer_not_found"),
+        (_, "/v1/departures/{transfer}" | "/v1/arrivals/{transfer}" | "/v1/arrivals/{transfer}/activation") => {
+            (404, "transfer_not_found")
+        }
         _ => return false,
     };
     let answer = operator.send(operation.method, &path, body.as_ref()).await;

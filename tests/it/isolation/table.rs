@@ -130,12 +130,17 @@ pub const OPERATIONS: &[Operation] = operations! {
     GET "/v1/organizations/{org}/freeze/file" "organizations:write" Operators "";
     GET "/v1/organizations/{org}/placement" "organizations:read" Operators "";
     PUT "/v1/organizations/{org}/placement" "organizations:write" Operators r#"{"volume": "local"}"#;
+    GET "/v1/organizations/{org}/encryption" "keys:read" Operators "";
+    PUT "/v1/organizations/{org}/encryption" "keys:write" Operators r#"{"encryption": "file"}"#;
+    POST "/v1/organizations/{org}/file_key_rotations" "keys:write" Operators "{}";
     GET "/v1/organizations/{org}/departure" "organizations:read" Operators "";
     PUT "/v1/organizations/{org}/departure" "organizations:write" Operators r#"{"to": "https://id.example.com"}"#;
     DELETE "/v1/organizations/{org}/departure" "organizations:write" Operators "";
-    PUT "/v1/organizations/{org}/departure/archive" "organizations:write" Operators r#"{"recipient": "age1"}"#;
+    PUT "/v1/organizations/{org}/departure/archive" "organizations:write" Operators r#"{"recipient": "age1", "waiver_sha256": "00"}"#;
     GET "/v1/organizations/{org}/departure/archive" "organizations:write" Operators "";
     PUT "/v1/organizations/{org}/departure/completion" "organizations:write" Operators r#"{"archive_sha256": "00", "audit": {"sequence": 1, "hash": "00"}}"#;
+    PUT "/v1/organizations/{org}/departure/return" "organizations:write" Operators r#"{"waiver": "x"}"#;
+    GET "/v1/departures/{transfer}" "organizations:read" Operators "";
     PUT "/v1/arrivals/{transfer}" "organizations:write" Operators "{}";
     GET "/v1/arrivals/{transfer}" "organizations:read" Operators "";
     DELETE "/v1/arrivals/{transfer}" "organizations:write" Operators "";

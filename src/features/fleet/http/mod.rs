@@ -21,7 +21,7 @@ use crate::tenants::Tenant;
 use crate::web::access::{Operator, scope};
 use crate::web::failure::Answer;
 use crate::web::schema::object;
-use crate::web::{Json, OrganizationPath, Path, Query, RequestInfo, reply};
+use crate::web::{Json, OrganizationPath, Path, Query, RequestInfo, reason, reply};
 
 pub fn deployment_api() -> OpenApiRouter<DeploymentState> {
     OpenApiRouter::new()
@@ -242,11 +242,7 @@ async fn put_quarantine(
     Path(path): Path<OrganizationPath>,
     Json(body): Json<QuarantineRequest>,
 ) -> Answer {
-    let reason = body.reason.trim();
-    if reason.is_empty() || reason.chars().count() > 500 {
-        let error = Error::new(&codes::VALIDATION_FAILED).field("reason", "invalid", "Use 1 to 500 characters.");
-        return Err(error.into());
-    }
+    let reason = reason(&body.reason)?;
     let id = path.find(&state.directory).await?;
     let aside = quarantine(&state, id, reason, &by_caller(&info, &caller)).await?;
     Ok(reply::json(200, &quarantine_of(id, Some(aside))))

@@ -9,7 +9,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::super::arrival::{self, Announced};
-use super::{address, head_of};
+use super::{TransferPath, address, head_of};
 use crate::base::{Error, ExternalId, HostName, OrganizationId, Result, Slug, Timestamp, TransferId, codes};
 use crate::catalog::transfers::{Transfer, TransferStage};
 use crate::crypto::hash;
@@ -17,7 +17,6 @@ use crate::features::DeploymentState;
 use crate::features::audit::http::by_caller;
 use crate::features::export::format::AuditHead;
 use crate::features::import::http::save;
-use crate::features::import::receive;
 use crate::web::access::{Operator, scope};
 use crate::web::failure::{Answer, Problem};
 use crate::web::schema::object;
@@ -42,6 +41,7 @@ struct ArrivalBody {
     organization_id: OrganizationId,
     slug: Slug,
     /// `prepared`: it may be sent. `arrived`: it is here, and nobody is led to it. `active`: it is served here.
+    /// `cancelled`: nothing of it is here, and never will be.
     state: &'static str,
     from: String,
     /// Whom the archive is to be sealed for (age).
@@ -51,11 +51,16 @@ struct ArrivalBody {
     /// The end of the audit log in it.
     #[schema(inline)]
     audit: Option<AuditHead>,
+    /// What the waiver is known by; the departure is told it before it leaves.
+    waiver_sha256: Option<String>,
+    /// Of one that is cancelled: takes a departure back that has ended.
+    waiver: Option<String>,
     created_at: Timestamp,
 }
 
-impl From<Transfer> for ArrivalBody {
-    fn from(transfer: Transfer) -> Self {
+impl ArrivalBody {
+    fn of(state: &DeploymentState, transfer: Transfer) -> Self {
+        let (waiver_sha256, waiver) = arrival::waiver(state, &transfer);
         Self {
             object: ArrivalObject,
             id: transfer.id,
@@ -66,21 +71,10 @@ impl From<Transfer> for ArrivalBody {
             recipient: transfer.recipient,
             archive_sha256: transfer.archive_sha256,
             audit: transfer.log_end.map(head_of),
+            waiver_sha256,
+            waiver,
             created_at: transfer.created_at,
         }
-    }
-}
-
-#[derive(Deserialize, utoipa::IntoParams)]
-#[into_params(parameter_in = Path)]
-struct ArrivalPath {
-    /// The id of the transfer.
-    transfer: String,
-}
-
-impl ArrivalPath {
-    fn id(&self) -> Result<TransferId> {
-        self.transfer.parse().map_err(|_| Error::new(&codes::TRANSFER_NOT_FOUND))
     }
 }
 
@@ -103,6 +97,9 @@ struct PutArrival {
     /// `key` of the departure.
     #[schema(value_type = Object)]
     key: Value,
+    /// `bytes` of the departure: refused where there is not so much room.
+    #[serde(default)]
+    bytes: Option<u64>,
 }
 
 impl PutArrival {
@@ -124,34 +121,35 @@ impl PutArrival {
             hosts,
             from: address("from", &self.from)?,
             key: self.key.to_string(),
+            bytes: self.bytes,
         })
     }
 }
 
 /// Prepare an arrival
 ///
-/// Refused if its id, slug, external id or a host is not free here; then nothing has happened on either side. Makes a
+/// Refused if its id, slug, external id or a host is not free here, or there is no room for it; then nothing has happened on either side. Makes a
 /// key for this one transfer. The same again gives the same arrival. Only for operators.
 #[utoipa::path(
     put, path = "/v1/arrivals/{transfer}", tag = "Moving",
     security(("api_key" = ["organizations:write"])),
-    params(ArrivalPath),
+    params(TransferPath),
     responses(
         (status = 200, description = "The arrival", body = ArrivalBody),
         (status = 409, description = "`organization_exists`, `organization_erased`, `slug_taken`, `external_id_taken`, \
-         `host_taken` or `transfer_conflict`", body = Problem, content_type = "application/problem+json"),
+         `host_taken`, `transfer_conflict`, or `transfer_state`: it was called off", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn put_arrival(
     State(state): State<DeploymentState>,
     caller: Operator<scope::OrganizationsWrite>,
     info: RequestInfo,
-    Path(path): Path<ArrivalPath>,
+    Path(path): Path<TransferPath>,
     Json(body): Json<PutArrival>,
 ) -> Answer {
     let announced = body.check(path.id()?)?;
     let transfer = arrival::prepare(&state, announced, &by_caller(&info, &caller)).await?;
-    Ok(reply::json(200, &ArrivalBody::from(transfer)))
+    Ok(reply::json(200, &ArrivalBody::of(&state, transfer)))
 }
 
 /// Get an arrival
@@ -160,39 +158,51 @@ async fn put_arrival(
 #[utoipa::path(
     get, path = "/v1/arrivals/{transfer}", tag = "Moving",
     security(("api_key" = ["organizations:read"])),
-    params(ArrivalPath),
+    params(TransferPath),
     responses((status = 200, description = "The arrival", body = ArrivalBody)),
 )]
 async fn get_arrival(
     State(state): State<DeploymentState>,
     _caller: Operator<scope::OrganizationsRead>,
-    Path(path): Path<ArrivalPath>,
+    Path(path): Path<TransferPath>,
 ) -> Answer {
-    Ok(reply::json(200, &ArrivalBody::from(arrival::require(&state, path.id()?).await?)))
+    Ok(reply::json(200, &ArrivalBody::of(&state, arrival::require(&state, path.id()?).await?)))
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct CancelQuery {
+    /// Also one that has arrived: the other deployment stays, or shall take it back by the waiver.
+    #[serde(default)]
+    give_up: bool,
 }
 
 /// Throw an arrival away
 ///
-/// As long as it is not active. Call the departure off first: if that cannot be done any more, the organization has
-/// left, and this arrival is to be activated. Only for operators.
+/// As long as it is not active. Of one that has arrived nobody here knows whether the other deployment has let go of it,
+/// so that must be said to be wanted (`give_up`); `org push --cancel` asks the other side first. The answer has the
+/// waiver: from here on this arrival is never served, and with that the other deployment takes back what it has let go
+/// of. Only for operators.
 #[utoipa::path(
     delete, path = "/v1/arrivals/{transfer}", tag = "Moving",
     security(("api_key" = ["organizations:write"])),
-    params(ArrivalPath),
+    params(TransferPath, CancelQuery),
     responses(
-        (status = 204, description = "Nothing of it is here"),
-        (status = 409, description = "`transfer_state`: it is active", body = Problem,
-         content_type = "application/problem+json"),
+        (status = 200, description = "Nothing of it is here", body = ArrivalBody),
+        (status = 409, description = "`transfer_unsettled`: it has arrived. `transfer_state`: it is active",
+         body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn delete_arrival(
     State(state): State<DeploymentState>,
     caller: Operator<scope::OrganizationsWrite>,
     info: RequestInfo,
-    Path(path): Path<ArrivalPath>,
+    Path(path): Path<TransferPath>,
+    Query(query): Query<CancelQuery>,
 ) -> Answer {
-    arrival::cancel(&state, path.id()?, &by_caller(&info, &caller)).await?;
-    Ok(reply::no_content())
+    let transfer = arrival::cancel(&state, path.id()?, query.give_up, &by_caller(&info, &caller)).await?;
+    Ok(reply::json(200, &ArrivalBody::of(&state, transfer)))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -211,7 +221,7 @@ struct UploadQuery {
 #[utoipa::path(
     post, path = "/v1/arrivals/{transfer}/content", tag = "Moving",
     security(("api_key" = ["organizations:write"])),
-    params(ArrivalPath, UploadQuery),
+    params(TransferPath, UploadQuery),
     request_body(content = inline(String), content_type = "application/octet-stream"),
     responses(
         (status = 200, description = "It has arrived", body = ArrivalBody),
@@ -224,7 +234,7 @@ async fn upload_arrival(
     caller: Operator<scope::OrganizationsWrite>,
     info: RequestInfo,
     headers: HeaderMap,
-    Path(path): Path<ArrivalPath>,
+    Path(path): Path<TransferPath>,
     Query(query): Query<UploadQuery>,
     body: Body,
 ) -> Answer {
@@ -237,10 +247,9 @@ async fn upload_arrival(
     // Before anything is received.
     let known = arrival::require(&state, id).await?;
     if known.stage == TransferStage::Arrived || known.stage == TransferStage::Active {
-        return Ok(reply::json(200, &ArrivalBody::from(known)));
+        return Ok(reply::json(200, &ArrivalBody::of(&state, known)));
     }
-    let upload = receive(&state)?;
-    save(body, &upload.archive(), state.imports.largest_upload()).await?;
+    let upload = save(&state, body).await?;
     let path = upload.archive();
     let digest = tokio::task::block_in_place(|| std::fs::File::open(&path).and_then(hash::sha256_of));
     let (digest, _) = digest.map_err(|error| Error::internal("an upload cannot be read").source(error))?;
@@ -250,7 +259,7 @@ async fn upload_arrival(
         return Err(Error::new(&codes::TRANSFER_MISMATCH).detail(detail).into());
     }
     let transfer = arrival::receive(&state, id, upload, sha256, &by_caller(&info, &caller)).await?;
-    Ok(reply::json(200, &ArrivalBody::from(transfer)))
+    Ok(reply::json(200, &ArrivalBody::of(&state, transfer)))
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -268,7 +277,7 @@ struct ActivateArrival {
 #[utoipa::path(
     put, path = "/v1/arrivals/{transfer}/activation", tag = "Moving",
     security(("api_key" = ["organizations:write"])),
-    params(ArrivalPath),
+    params(TransferPath),
     responses(
         (status = 200, description = "It is served here", body = ArrivalBody),
         (status = 409, description = "`transfer_state`", body = Problem, content_type = "application/problem+json"),
@@ -280,9 +289,9 @@ async fn activate_arrival(
     State(state): State<DeploymentState>,
     caller: Operator<scope::OrganizationsWrite>,
     info: RequestInfo,
-    Path(path): Path<ArrivalPath>,
+    Path(path): Path<TransferPath>,
     Json(body): Json<ActivateArrival>,
 ) -> Answer {
     let transfer = arrival::activate(&state, path.id()?, &body.proof, &by_caller(&info, &caller)).await?;
-    Ok(reply::json(200, &ArrivalBody::from(transfer)))
+    Ok(reply::json(200, &ArrivalBody::of(&state, transfer)))
 }

@@ -13,10 +13,10 @@ use tokio_util::io::ReaderStream;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::departure;
+use super::departure::{self, Recipient};
 use crate::base::{Error, OrganizationId, Result, Slug, Timestamp, TransferId, codes};
 use crate::catalog::organizations;
-use crate::catalog::transfers::{LogEnd, Transfer};
+use crate::catalog::transfers::{LogEnd, Transfer, TransferStage};
 use crate::features::DeploymentState;
 use crate::features::audit::http::by_caller;
 use crate::features::export::format::AuditHead;
@@ -33,6 +33,8 @@ pub fn deployment_api() -> OpenApiRouter<DeploymentState> {
         .routes(routes!(put_departure, get_departure, delete_departure))
         .routes(routes!(make_departure_archive, get_departure_archive))
         .routes(routes!(complete_departure))
+        .routes(routes!(return_departure))
+        .routes(routes!(get_departure_by_id))
 }
 
 /// An organization that leaves for another deployment.
@@ -48,8 +50,10 @@ struct DepartureBody {
     external_id: Option<String>,
     /// Custom hosts; they are added anew where it goes.
     hosts: Vec<String>,
+    /// What its file takes up here.
+    bytes: Option<u64>,
     /// `prepared`: nothing is different yet. `leaving`: it is read, and takes no writes; that can be called off.
-    /// `gone`: it takes none for good.
+    /// `gone`: it takes none any more. `cancelled`: it stayed, or came back.
     state: &'static str,
     /// The address of the other deployment.
     to: String,
@@ -60,7 +64,7 @@ struct DepartureBody {
     key: Value,
     /// Of the archive, in hexadecimal; null until there is one.
     archive_sha256: Option<String>,
-    /// The end of its audit log; nothing follows it here.
+    /// The end of its audit log in the archive; null until it has left, since what has arrived has to say it first.
     #[schema(inline)]
     audit: Option<AuditHead>,
     /// A compact JWS (RFC 7515) that says that it has left; null until it has.
@@ -73,7 +77,7 @@ fn head_of(end: LogEnd) -> AuditHead {
 }
 
 async fn departure_of(state: &DeploymentState, transfer: Transfer) -> Result<DepartureBody> {
-    let id = transfer.organization_id;
+    let (id, has_left) = (transfer.organization_id, transfer.stage == TransferStage::Gone);
     let (entry, hosts) =
         state.catalog.read(|db| Ok((organizations::entry(db, id)?, organizations::hosts(db, id)?))).await?;
     Ok(DepartureBody {
@@ -83,13 +87,15 @@ async fn departure_of(state: &DeploymentState, transfer: Transfer) -> Result<Dep
         slug: transfer.slug,
         external_id: entry.and_then(|entry| entry.external_id),
         hosts,
+        bytes: state.tenants.bytes(id),
         state: transfer.stage.as_str(),
         to: transfer.peer,
         from: state.tenant.address.origin().to_owned(),
         key: transfer.peer_key.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default(),
         archive_sha256: transfer.archive_sha256,
-        audit: transfer.log_end.map(head_of),
-        proof: transfer.proof,
+        audit: transfer.log_end.filter(|_| has_left).map(head_of),
+        // Of one that came back it is something else.
+        proof: transfer.proof.filter(|_| has_left),
         created_at: transfer.created_at,
     })
 }
@@ -125,6 +131,7 @@ async fn put_departure(
     let id = path.find(&state.directory).await?;
     let to = address("to", &body.to)?;
     let transfer = departure::prepare(&state, id, &to, &by_caller(&info, &caller)).await?;
+    let transfer = departure::as_shown(&state, transfer).await?;
     Ok(reply::json(200, &departure_of(&state, transfer).await?))
 }
 
@@ -142,7 +149,39 @@ async fn get_departure(
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
     let id = path.find(&state.directory).await?;
-    let transfer = departure::require(&state, id).await?;
+    let transfer = departure::as_shown(&state, departure::require(&state, id).await?).await?;
+    Ok(reply::json(200, &departure_of(&state, transfer).await?))
+}
+
+#[derive(Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Path)]
+struct TransferPath {
+    /// The id of the transfer.
+    transfer: String,
+}
+
+impl TransferPath {
+    fn id(&self) -> Result<TransferId> {
+        self.transfer.parse().map_err(|_| Error::new(&codes::TRANSFER_NOT_FOUND))
+    }
+}
+
+/// Get a departure by its transfer
+///
+/// Also one that was called off, and one of an organization that was erased here after it had left: the proof is what
+/// the other deployment can be made to serve it by. Only for operators.
+#[utoipa::path(
+    get, path = "/v1/departures/{transfer}", tag = "Moving",
+    security(("api_key" = ["organizations:read"])),
+    params(TransferPath),
+    responses((status = 200, description = "The departure", body = DepartureBody)),
+)]
+async fn get_departure_by_id(
+    State(state): State<DeploymentState>,
+    _caller: Operator<scope::OrganizationsRead>,
+    Path(path): Path<TransferPath>,
+) -> Answer {
+    let transfer = departure::as_shown(&state, departure::by_id(&state, path.id()?).await?).await?;
     Ok(reply::json(200, &departure_of(&state, transfer).await?))
 }
 
@@ -175,6 +214,9 @@ struct MakeArchive {
     /// Whom the secrets in it are sealed for: `recipient` of the arrival.
     #[schema(max_length = 200, pattern = "^age1[02-9ac-hj-np-z]+$")]
     recipient: String,
+    /// `waiver_sha256` of the arrival: what it is taken back by, should it leave and never be served there.
+    #[schema(pattern = "^[0-9a-f]{64}$")]
+    waiver_sha256: String,
 }
 
 /// Begin to leave
@@ -197,7 +239,8 @@ async fn make_departure_archive(
     Json(body): Json<MakeArchive>,
 ) -> Answer {
     let id = path.find(&state.directory).await?;
-    let transfer = departure::leave(&state, id, &body.recipient, &by_caller(&info, &caller)).await?;
+    let to = Recipient { recipient: &body.recipient, waiver_sha256: &body.waiver_sha256 };
+    let transfer = departure::leave(&state, id, &to, &by_caller(&info, &caller)).await?;
     Ok(reply::json(200, &departure_of(&state, transfer).await?))
 }
 
@@ -246,9 +289,9 @@ struct CompleteDeparture {
 
 /// Complete a departure
 ///
-/// If what has arrived is what was sent, the organization has left: from here on it takes no write here under any
-/// circumstances, whoever asks for it is answered 421 `organization_moved`, and there is a proof of that for the
-/// arrival. This cannot be undone. The same again gives the same proof. Only for operators.
+/// If what has arrived is what was sent, the organization has left: from here on it takes no write here, whoever asks for
+/// it is answered 421 `organization_moved`, and there is a proof of that for the arrival. Nothing but a waiver of the
+/// arrival takes that back. The same again gives the same proof. Only for operators.
 #[utoipa::path(
     put, path = "/v1/organizations/{org}/departure/completion", tag = "Moving",
     security(("api_key" = ["organizations:write"])),
@@ -270,6 +313,39 @@ async fn complete_departure(
     let by = by_caller(&info, &caller);
     let transfer = departure::complete(&state, id, &body.archive_sha256, &end, &by).await?;
     Ok(reply::json(200, &departure_of(&state, transfer).await?))
+}
+
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ReturnDeparture {
+    /// `waiver` of the arrival, which was called off.
+    #[schema(max_length = 200)]
+    waiver: String,
+}
+
+/// Take a departure back
+///
+/// An organization that has left, and never was nor will be served where it went, is served here again. Only for
+/// operators.
+#[utoipa::path(
+    put, path = "/v1/organizations/{org}/departure/return", tag = "Moving",
+    security(("api_key" = ["organizations:write"])),
+    responses(
+        (status = 204, description = "It is here again"),
+        (status = 422, description = "`transfer_waiver_invalid`", body = Problem,
+         content_type = "application/problem+json"),
+    ),
+)]
+async fn return_departure(
+    State(state): State<DeploymentState>,
+    caller: Operator<scope::OrganizationsWrite>,
+    info: RequestInfo,
+    Path(path): Path<OrganizationPath>,
+    Json(body): Json<ReturnDeparture>,
+) -> Answer {
+    let id = path.find(&state.directory).await?;
+    departure::take_back(&state, id, &body.waiver, &by_caller(&info, &caller)).await?;
+    Ok(reply::no_content())
 }
 
 /// An address as it is shown to whoever asks for an organization that has moved: scheme and host, no more.

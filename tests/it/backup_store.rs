@@ -1,0 +1,156 @@
+//! A store that is slow, or late: whoever waits for a confirmation waits for no merge, and what the store carries out
+//! after everybody has given up on it is not taken for another server's doing.
+
+use std::time::{Duration, Instant};
+
+use bulkhead::backup::{Backups, Databases, Dirty, Ownership, Schedule, Source, Target};
+use bulkhead::base::OrganizationId;
+use bulkhead::replica::{Location, Replica, Settings, Store};
+use rusqlite::Connection;
+use serde_json::json;
+
+use crate::replica::support::Site;
+use crate::unsteady::{Mood, Unsteady};
+use crate::world::World;
+
+const URL: &str = "s3://backups/fleet";
+
+/// A backup with its own times, of a world that has none, behind a store that does what it is told.
+struct Room {
+    world: World,
+    between: Unsteady,
+    backups: Backups,
+    organization: Source,
+    /// The same store, without anything in between.
+    direct: Replica,
+    _site: Site,
+}
+
+impl Room {
+    async fn new(timeout: Duration, schedule: Schedule) -> Self {
+        let site = Site::moto();
+        let endpoint = site.settings.endpoint.clone().unwrap();
+        let between = Unsteady::before(endpoint.rsplit(':').next().unwrap().parse().unwrap());
+        let world = World::new().await;
+        let id: OrganizationId = world.organization("acme").await.parse().unwrap();
+        let location: Location = URL.parse().unwrap();
+        let endpoint = Some(format!("http://127.0.0.1:{}", between.port));
+        let store = Store::connect(&location, &Settings { endpoint, timeout, ..site.settings.clone() }).unwrap();
+        let state = world.app().state();
+        let databases = Databases {
+            tenants: state.tenants.clone(),
+            directory: state.directory.clone(),
+            catalog: state.catalog.clone(),
+            keyring: state.keys.ring().clone(),
+        };
+        let dirty = Dirty::new(schedule.debounce);
+        let ownership = Ownership::new(URL, &world.data_dir(), "a test");
+        let backups =
+            Backups::new((store, ownership), dirty, databases, schedule, world.clock.clone(), &world.data_dir());
+        let organization = Source::Organization(id);
+        let direct = Store::connect(&location, &site.settings).unwrap().replica(&organization.path()).unwrap();
+        Self { world, between, backups, organization, direct, _site: site }
+    }
+
+    async fn rename(&self, name: &str) {
+        self.world.clock.advance(Duration::from_millis(1));
+        self.world.operator().patch("/v1/organizations/acme", &json!({ "name": name })).await.expect(200);
+    }
+
+    async fn confirm(&self) {
+        self.backups.confirm(&[self.organization]).await.unwrap();
+    }
+
+    /// The name of the organization, as it would be had back.
+    async fn at_the_store(&self) -> String {
+        let directory = tempfile::tempdir().unwrap();
+        let out = directory.path().join("db.sqlite");
+        bulkhead::replica::restore(&self.direct, Target::Latest, &out).await.unwrap();
+        Connection::open(out).unwrap().query_row("SELECT name FROM organization", [], |row| row.get(0)).unwrap()
+    }
+}
+
+async fn until(what: &str, done: impl AsyncFn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done().await {
+        assert!(Instant::now() < deadline, "{what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_merge_that_takes_long_keeps_nobody_waiting() {
+    let hour = Duration::from_secs(3600);
+    let schedule = Schedule {
+        debounce: Duration::from_millis(1),
+        levels: [Duration::from_millis(50), hour, hour],
+        confirmation: Duration::from_secs(60),
+        ..Schedule::default()
+    };
+    // Whoever merges waits for twice as long as whoever writes.
+    let room = Room::new(Duration::from_secs(120), schedule).await;
+    tokio::spawn(room.backups.clone().run());
+    room.rename("First").await;
+    room.confirm().await;
+    room.between.turn(Mood::HoldingReads);
+    room.rename("Second").await;
+    room.confirm().await;
+    until("what was shipped is merged", async || room.between.held() > 0).await;
+    for n in 0..3 {
+        room.rename(&format!("Meanwhile {n}")).await;
+        room.confirm().await;
+        assert_eq!(room.at_the_store().await, format!("Meanwhile {n}"));
+    }
+    assert!(room.direct.list(1).await.unwrap().is_empty(), "the merge did not wait");
+    room.between.turn(Mood::Fine);
+    until("the merge arrives", async || !room.direct.list(1).await.unwrap().is_empty()).await;
+    room.rename("Last").await;
+    room.confirm().await;
+    assert_eq!(room.at_the_store().await, "Last");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_the_store_carries_out_late_is_known_as_our_own() {
+    let schedule = Schedule { confirmation: Duration::from_secs(60), ..Schedule::default() };
+    let room = Room::new(Duration::from_secs(3), schedule).await;
+    room.rename("First").await;
+    room.confirm().await;
+    room.between.turn(Mood::HoldingWrites);
+    room.rename("Late").await;
+    let backups = room.backups.clone();
+    let organization = room.organization;
+    let waiting = tokio::spawn(async move { backups.confirm(&[organization]).await });
+    until("it is sent", async || room.between.held() == 1).await;
+    // Before the second try, which has this as well and so sends other bytes under the same name.
+    room.rename("Later").await;
+    until("it is sent again", async || room.between.held() > 1).await;
+    let before = room.direct.position().await.unwrap().unwrap();
+    room.between.release_one();
+    until("the store has the first one", async || room.direct.position().await.unwrap() > Some(before)).await;
+    room.between.turn(Mood::Fine);
+    waiting.await.unwrap().unwrap();
+    room.confirm().await;
+    assert_eq!(room.backups.progress(room.organization).unwrap().stopped, None);
+    assert_eq!(room.at_the_store().await, "Later");
+    // It goes on from there.
+    room.rename("Last").await;
+    room.confirm().await;
+    assert_eq!(room.at_the_store().await, "Last");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_new_store_is_not_waited_for_by_what_was_erased_before_it_had_a_copy() {
+    let schedule = Schedule { debounce: Duration::from_millis(1), ..Schedule::default() };
+    let room = Room::new(Duration::from_secs(30), schedule).await;
+    room.backups.look_for_leftovers();
+    until("everything is found", async || room.backups.waiting() >= 3).await;
+    room.backups.destroy(room.organization).await.unwrap();
+    tokio::spawn(room.backups.clone().run());
+    let standing = room.world.data_dir().join("backup.json");
+    until("the store has everything", async || {
+        let text = std::fs::read_to_string(&standing).unwrap_or_default();
+        serde_json::from_str::<serde_json::Value>(&text).is_ok_and(|known| known["complete"] == true)
+    })
+    .await;
+    assert!(room.direct.list_all().await.unwrap().is_empty());
+}

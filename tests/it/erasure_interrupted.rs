@@ -1,0 +1,176 @@
+//! Erasures that are interrupted: by a stop after each step, by a kill at any moment; and at the command line.
+
+use std::collections::HashSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use bulkhead::base::time::length;
+use bulkhead::features::erasure::{Step, next};
+use rusqlite::Connection;
+use serde_json::json;
+
+use crate::erasure::{certified, erased};
+use crate::organizations::file_of;
+use crate::process::{Deployment, HOST, Operator, Person, host_of, owner_of};
+use crate::wire::Request;
+use crate::world::World;
+
+/// After each step, a stop; and the next start goes on from there.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_interrupts_it_the_next_start_completes_it_once() {
+    const STEPS: [Step; 6] =
+        [Step::Close, Step::Examine, Step::DestroyKey, Step::RemoveFiles, Step::RemoveReplica, Step::Certify];
+    let mut world = World::new().await;
+    let mut ids = Vec::new();
+    for count in 0..=STEPS.len() {
+        let slug = format!("stopped-{count}");
+        ids.push(world.organization(&slug).await);
+        world.operator().put(&format!("/v1/organizations/{slug}/erasure"), &json!({"after_days": 1})).await.expect(202);
+    }
+    // Each request wakes the round of the deployment, which goes on with what has begun: it shall be asleep again.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for (count, id) in ids.iter().enumerate() {
+        for step in &STEPS[..count] {
+            let taken = next(world.app().state(), id.parse().unwrap()).await.unwrap();
+            if taken != Some(*step) {
+                // It was not, on a slow machine. What has to be in the end is the same.
+                break;
+            }
+        }
+    }
+    let neighbour = world.organization("neighbour").await;
+    world.clock.advance(length::days(2));
+    world.while_stopped(|_| ()).await;
+    for id in &ids {
+        let erasure = erased(&world, id).await;
+        let says = certified(&world, &erasure).await;
+        assert!(says["destroyed"]["data_key"].is_object(), "{says}");
+        assert!(
+            says["destroyed"]["files"].as_array().unwrap().iter().any(|file| file["name"] == "db.sqlite"),
+            "{says}"
+        );
+        assert!(says["audit_head"]["sequence"].as_i64().unwrap() > 2, "{says}");
+        assert!(!file_of(&world, id).parent().unwrap().exists());
+        assert_eq!(next(world.app().state(), id.parse().unwrap()).await.unwrap(), None);
+    }
+    let log = world.operator().get("/v1/audit_events?limit=100").await.expect(200).json();
+    let of = |id: &str, action: &str| {
+        let events = log["data"].as_array().unwrap().iter();
+        events.filter(|event| event["action"] == action && event["targets"][0]["id"] == id).count()
+    };
+    for id in &ids {
+        assert_eq!((of(id, "organization.erasure_begun"), of(id, "organization.erased")), (1, 1), "{id}");
+    }
+    world.operator().get(&format!("/v1/organizations/{neighbour}")).await.expect(200);
+    let check = world.operator().get("/v1/catalog/check").await.expect(200).json();
+    assert_eq!(check["ok"], true, "{check}");
+}
+
+/// `kill -9` at any moment: in the end everything is erased, each with one certificate.
+#[test]
+fn a_kill_at_any_moment_leaves_nothing_half_erased() {
+    let deployment = Deployment::new();
+    let key = deployment.operator_key();
+    let mut all: Vec<(String, String)> = Vec::new();
+    let mut server = deployment.serve();
+    Operator::new(&server, &key).organization("neighbour");
+    for round in 0..6_u64 {
+        let mut operator = Operator::new(&server, &key);
+        for n in 0..3 {
+            let slug = format!("gone-{round}-{n}");
+            all.push((operator.organization(&slug), slug));
+        }
+        for (_, slug) in &all[all.len() - 3..] {
+            let path = format!("/v1/organizations/{slug}/erasure");
+            let asked = operator.call("PUT", &path, &json!({"immediately": true})).unwrap();
+            assert_eq!(asked.status, 202, "{}", asked.text());
+        }
+        std::thread::sleep(Duration::from_millis(round * 7 + u64::from(std::process::id() % 5)));
+        server.kill();
+        server = deployment.serve();
+    }
+    let mut operator = Operator::new(&server, &key);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut certificates = HashSet::new();
+    for (id, slug) in &all {
+        let erasure = loop {
+            let erasure = operator.get(&format!("/v1/erasures/{id}")).unwrap().json();
+            if erasure["state"] == "erased" {
+                break erasure;
+            }
+            assert!(Instant::now() < deadline, "{erasure}\n{}", server.log());
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        certificates.insert(erasure["certificate"].as_str().unwrap().to_owned());
+        assert!(!deployment.place(id).exists());
+        assert_eq!(operator.get(&format!("/v1/organizations/{slug}")).unwrap().status, 404);
+    }
+    assert_eq!(certificates.len(), all.len());
+    let session = Person::at(&server, &host_of("neighbour")).sign_in(&owner_of("neighbour")).unwrap();
+    let checked = server.client().send(&Request::get(&host_of("neighbour"), "/v1/session").cookie(&session)).unwrap();
+    assert_eq!(checked.status, 200);
+    assert_eq!(operator.get("/v1/audit_events/verification").unwrap().json()["intact"], true);
+    server.stop();
+    let keyring = Connection::open(deployment.data_dir().join("keyring.sqlite")).unwrap();
+    let keys: i64 = keyring.query_row("SELECT count(*) FROM data_key", [], |row| row.get(0)).unwrap();
+    assert_eq!(keys, 2, "the deployment's and the neighbour's");
+    let catalog = Connection::open(deployment.data_dir().join("catalog.sqlite")).unwrap();
+    let count = |sql: &str| catalog.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    let events = "SELECT count(*) FROM audit_event WHERE action = 'organization.erased'";
+    assert_eq!(usize::try_from(count(events)).unwrap(), all.len());
+    assert_eq!(Operator::problems(&deployment), []);
+}
+
+#[test]
+fn an_operator_erases_at_the_command_line() {
+    let deployment = Deployment::new();
+    for (slug, owner) in [("acme", "owner@acme.test"), ("globex", "owner@globex.test")] {
+        deployment.json(&["org", "create", "--name", slug, "--slug", slug, "--owner-email", owner]);
+    }
+    let id = deployment.json(&["org", "show", "acme"])["id"].as_str().unwrap().to_owned();
+    let text = |args: &[&str]| {
+        let ran = deployment.run(args);
+        (ran.status.code(), String::from_utf8(ran.stdout).unwrap(), String::from_utf8(ran.stderr).unwrap())
+    };
+    let (code, out, _) = text(&["org", "erase", "acme", "--dry-run"]);
+    assert!(code == Some(0) && out.contains("db.sqlite") && out.contains("Nothing was changed"), "{out}");
+    assert_eq!(deployment.json(&["org", "show", "acme"])["state"], "active");
+    let (code, out, _) = text(&["org", "erase", "acme", "--after-days", "3", "--reason", "they left"]);
+    assert!(code == Some(0) && out.contains("--cancel") && out.contains(&id), "{out}");
+    let (code, out, _) = text(&["org", "certificate", &id]);
+    assert!(code == Some(1) && out.contains("scheduled"), "{out}");
+    assert_eq!(text(&["org", "erase", "acme", "--cancel"]).0, Some(0));
+    assert_eq!(deployment.json(&["org", "show", "acme"])["state"], "active");
+    for wrong in
+        [&["--now", "--after-days", "3"][..], &["--dry-run", "--now"], &["--after-days", "91"], &["--cancel", "--now"]]
+    {
+        assert_eq!(text(&[&["org", "erase", "acme"], wrong].concat()).0, Some(2), "{wrong:?}");
+    }
+
+    // On a stopped deployment, in this one process.
+    let (code, out, _) = text(&["org", "erase", "acme", "--now"]);
+    assert!(code == Some(0) && out.contains("Erased acme"), "{out}");
+    let (code, certificate, _) = text(&["org", "certificate", &id]);
+    assert_eq!(code, Some(0));
+    let file = |name: &str, text: &str| {
+        let path = deployment.directory.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let server = deployment.serve();
+    let jwks = server.client().send(&Request::get(HOST, "/oauth2/jwks")).unwrap().text();
+    let (good, keys) = (file("certificate", &certificate), file("jwks", &jwks));
+    let address = format!("{}/oauth2/jwks", deployment.url());
+    for keys in [keys.as_str(), address.as_str()] {
+        let (code, out, err) = text(&["org", "certificate", &id, "--verify", &good, "--jwks", keys]);
+        assert!(code == Some(0) && out.contains("genuine") && out.contains("may remain"), "{out}{err}");
+    }
+    server.stop();
+    let changed = file("changed", &certificate.replacen('e', "f", 1));
+    for (id, certificate) in [(id.as_str(), &changed), ("org_00000000000000000000000009", &good)] {
+        let (code, out, _) = text(&["org", "certificate", id, "--verify", certificate, "--jwks", &keys]);
+        assert!(code == Some(1) && out.contains("NOT a genuine"), "{out}");
+    }
+    assert_eq!(text(&["org", "show", "acme"]).0, Some(1));
+    assert_eq!(deployment.json(&["org", "show", "globex"])["state"], "active");
+}

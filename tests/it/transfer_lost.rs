@@ -1,0 +1,163 @@
+//! Transfers of which one side has lost something: its catalog, a file, or the time since a backup.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::backup::{deployment, shipped};
+use crate::process::Operator;
+use crate::transfer::{Carried, Side};
+use crate::transfer_ends::refusal;
+
+fn is(status: u16, code: &str) -> (u16, String) {
+    (status, code.to_owned())
+}
+
+/// Nobody knows of the transfer but the two files.
+#[test]
+fn both_catalogs_lost_on_the_way_let_no_writer_in_and_it_can_be_called_off() {
+    let mut carried = Carried::new();
+    carried.steps(4);
+    for side in [&mut carried.source, &mut carried.target] {
+        let rebuilt = side.lose_catalog();
+        let on_its_way = &rebuilt["on_their_way"][0];
+        assert_eq!(on_its_way["transfer_id"], carried.departure["id"], "{rebuilt:#}");
+        assert_eq!(on_its_way["organization_id"], carried.id.as_str(), "{rebuilt:#}");
+    }
+    assert_eq!(carried.writers(), (false, false));
+    assert_eq!(carried.source.get(&carried.departure("")).json()["state"], "leaving");
+    assert_eq!(carried.target.get(&carried.arrival("")).json()["state"], "arrived");
+    // Neither a freeze nor an erasure comes in between.
+    for path in ["freeze", "erasure"] {
+        let path = format!("/v1/organizations/{}/{path}", carried.id);
+        let refused = carried.source.call("PUT", &path, &json!({"reason": "r", "immediately": true}));
+        assert!(matches!(refused.status, 409 | 422 | 503), "{}", refused.text());
+    }
+    let cancelled = carried.source.call("DELETE", &carried.departure(""), &json!({}));
+    assert_eq!(cancelled.status, 204, "{}", cancelled.text());
+    assert_eq!(
+        refusal(&carried.target.call("DELETE", &carried.arrival(""), &json!({}))),
+        is(409, "transfer_unsettled")
+    );
+    carried.give_up();
+    assert!(!carried.target.deployment.place(&carried.id).exists());
+    for _ in 0..2 {
+        assert_eq!(carried.writers(), (true, false));
+        carried.source.crash();
+        carried.target.crash();
+    }
+    assert_eq!(Operator::problems(&carried.target.deployment), Vec::new());
+}
+
+#[test]
+fn an_arrival_outlives_the_catalog_and_is_activated() {
+    let mut carried = Carried::new();
+    carried.steps(5);
+    carried.target.lose_catalog();
+    let found = carried.target.get(&carried.arrival("")).json();
+    for key in
+        ["id", "organization_id", "slug", "state", "from", "recipient", "archive_sha256", "audit", "waiver_sha256"]
+    {
+        assert_eq!(found[key], carried.arrival[key], "{key}: {found}");
+    }
+    assert_eq!(carried.writers(), (false, false));
+    assert_eq!(carried.target.get(&format!("/v1/organizations/{}", carried.id)).status, 404);
+    // A proof of its own, and no other.
+    let forged = carried.target.call("PUT", &carried.arrival("/activation"), &json!({"proof": "x.y.z"}));
+    assert_eq!(refusal(&forged), is(422, "transfer_proof_invalid"));
+    carried.target.crash();
+    carried.step(5);
+    assert_eq!(carried.writers(), (false, true));
+    // Once more, when it is served: it stays so.
+    carried.target.lose_catalog();
+    assert_eq!(carried.writers(), (false, true));
+    assert_eq!(carried.target.get(&carried.arrival("")).status, 404);
+}
+
+#[test]
+fn an_arrival_outlives_both_catalogs_and_is_given_back() {
+    let mut carried = Carried::new();
+    carried.steps(5);
+    carried.target.lose_catalog();
+    let waiver = carried.give_up();
+    assert!(!carried.target.deployment.place(&carried.id).exists());
+    // What has left stays gone, and says where it went.
+    carried.source.lose_catalog();
+    assert_eq!(carried.writers(), (false, false));
+    let moved = carried.source.get(&format!("/v1/organizations/{}", carried.id));
+    assert_eq!(refusal(&moved), is(421, "organization_moved"));
+    assert!(moved.text().contains(&carried.target.deployment.url()), "{}", moved.text());
+    assert_eq!(refusal(&carried.take_back("nonsense")), is(422, "transfer_waiver_invalid"));
+    assert_eq!(carried.take_back(&waiver).status, 204);
+    for _ in 0..2 {
+        assert_eq!(carried.writers(), (true, false));
+        carried.source.crash();
+        carried.target.crash();
+    }
+}
+
+/// An old catalog of the target says that it waits still. Its file knows that it is served.
+#[test]
+fn an_old_catalog_of_the_target_throws_nothing_away_that_is_served() {
+    let mut carried = Carried::new();
+    carried.steps(5);
+    let catalog = carried.target.deployment.data_dir().join("catalog.sqlite");
+    let old = carried.target.deployment.directory.path().join("catalog-of-before.sqlite");
+    carried.target.while_stopped(|_| assert!(fs::copy(&catalog, &old).unwrap() > 0));
+    carried.step(5);
+    assert_eq!(carried.writers(), (false, true));
+    carried.target.while_stopped(|_| {
+        for suffix in ["-wal", "-shm"] {
+            let _ = fs::remove_file(format!("{}{suffix}", catalog.display()));
+        }
+        fs::copy(&old, &catalog).unwrap();
+    });
+    assert_eq!(carried.target.get(&carried.arrival("")).json()["state"], "arrived");
+    let refused = carried.target.call("DELETE", &carried.arrival("?give_up=true"), &json!({}));
+    assert_eq!(refusal(&refused), is(409, "transfer_state"), "{}", refused.text());
+    assert_eq!(carried.writers(), (false, false));
+    // The proof wins.
+    carried.step(5);
+    assert_eq!(carried.writers(), (false, true));
+}
+
+/// `org recover` puts a file in place from the backup: not that of an organization that has left.
+#[test]
+fn what_has_moved_away_is_not_recovered() {
+    let mut carried = Carried::between(Side::of(deployment().0), Side::new());
+    shipped(&mut carried.source.operator());
+    let path = format!("/v1/organizations/{}", carried.id);
+    let before = carried.source.get(&format!("{path}/backup")).json()["newest"]["txid"].clone();
+    let catalog = carried.source.deployment.data_dir().join("catalog.sqlite");
+    let old = carried.source.deployment.directory.path().join("catalog-of-before.sqlite");
+    // What a backup has not read stays in the WAL.
+    let of_both = |path: &std::path::Path| ["", "-wal"].map(|suffix| format!("{}{suffix}", path.display()));
+    carried.source.while_stopped(|_| {
+        for (now, kept) in of_both(&catalog).iter().zip(of_both(&old)) {
+            fs::copy(now, kept).unwrap();
+        }
+    });
+    carried.steps(6);
+    shipped(&mut carried.source.operator());
+    let id = carried.id.clone();
+    carried.source.while_stopped(|deployment| fs::remove_file(deployment.file(&id)).unwrap());
+    let recover = |carried: &Carried, body: &Value| {
+        carried.source.call("POST", &format!("/v1/organizations/{}/recovery", carried.id), body)
+    };
+    for body in [json!({}), json!({ "txid": before })] {
+        assert_eq!(refusal(&recover(&carried, &body)), is(421, "organization_moved"));
+        assert!(!carried.source.deployment.file(&carried.id).exists());
+    }
+    // Nor by a catalog from before it left: the backup knows better.
+    carried.source.while_stopped(|_| {
+        let _ = fs::remove_file(format!("{}-shm", catalog.display()));
+        for (now, kept) in of_both(&catalog).iter().zip(of_both(&old)) {
+            fs::copy(kept, now).unwrap();
+        }
+    });
+    for body in [json!({}), json!({ "txid": before })] {
+        assert_eq!(refusal(&recover(&carried, &body)), is(421, "organization_moved"), "{body}");
+        assert!(!carried.source.deployment.file(&carried.id).exists());
+    }
+    assert_eq!(carried.writers(), (false, true));
+}
