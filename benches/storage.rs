@@ -42,7 +42,8 @@ pub fn creation() -> Vec<Line> {
         },
     );
     let size = fs::metadata(deployment.file(&first)).unwrap().len();
-    assert_eq!(operator.get(&format!("/v1/organizations/{first}")).unwrap().status, 200);
+    let member = json!({ "email": "first@written.test" });
+    assert_eq!(operator.post(&format!("/v1/organizations/{first}/members"), &member).unwrap().status, 201);
     let shared = fs::metadata(deployment.place(&first).join("db.sqlite-shm")).map_or(0, |found| found.len());
     vec![
         rounds.line("creating an organization through the API", "template, fsync, rename, one transaction", 2.0),
