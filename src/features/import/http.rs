@@ -138,12 +138,7 @@ async fn create_import(
     Query(options): Query<Options>,
     body: Body,
 ) -> Answer {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    if !matches!(content_type, "application/octet-stream" | "application/zstd") {
-        return Err(Error::new(&codes::UNSUPPORTED_MEDIA_TYPE)
-            .detail("Send the archive as a body of type application/octet-stream.")
-            .into());
-    }
+    require_archive(&headers)?;
     let slug = options.slug.as_deref().map(|text| {
         let unusable = || {
             let message = "Use 2 to 63 lower-case letters, digits and inner hyphens.";
@@ -171,6 +166,16 @@ fn key_of(headers: &HeaderMap) -> Result<Option<Secret>> {
     let text = decoded.and_then(|bytes| String::from_utf8(bytes).ok());
     let unusable = || Error::new(&codes::MALFORMED_REQUEST).detail("Bulkhead-Secrets-Key is not text in base64.");
     text.map(|text| Some(Secret::new(text))).ok_or_else(unusable)
+}
+
+/// Refuses a body that does not even say that it is an archive.
+pub fn require_archive(headers: &HeaderMap) -> Result<()> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
+    match content_type {
+        "application/octet-stream" | "application/zstd" => Ok(()),
+        _ => Err(Error::new(&codes::UNSUPPORTED_MEDIA_TYPE)
+            .detail("Send the archive as a body of type application/octet-stream.")),
+    }
 }
 
 /// Receives an upload, piece by piece to a private file, and no further than may be.

@@ -2,7 +2,7 @@
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
@@ -16,7 +16,7 @@ use crate::crypto::hash;
 use crate::features::DeploymentState;
 use crate::features::audit::http::by_caller;
 use crate::features::export::format::AuditHead;
-use crate::features::import::http::save;
+use crate::features::import::http::{require_archive, save};
 use crate::web::access::{Operator, scope};
 use crate::web::failure::{Answer, Problem};
 use crate::web::schema::object;
@@ -239,11 +239,7 @@ async fn upload_arrival(
     body: Body,
 ) -> Answer {
     let id = path.id()?;
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("");
-    if !matches!(content_type, "application/octet-stream" | "application/zstd") {
-        let detail = "Send the archive as a body of type application/octet-stream.";
-        return Err(Error::new(&codes::UNSUPPORTED_MEDIA_TYPE).detail(detail).into());
-    }
+    require_archive(&headers)?;
     // Before anything is received.
     let known = arrival::require(&state, id).await?;
     if known.stage == TransferStage::Arrived || known.stage == TransferStage::Active {

@@ -100,6 +100,12 @@ async fn departure_of(state: &DeploymentState, transfer: Transfer) -> Result<Dep
     })
 }
 
+/// For whoever asks how far it is.
+async fn shown(state: &DeploymentState, transfer: Transfer) -> Answer {
+    let transfer = departure::as_shown(state, transfer).await?;
+    Ok(reply::json(200, &departure_of(state, transfer).await?))
+}
+
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 struct PutDeparture {
@@ -131,8 +137,7 @@ async fn put_departure(
     let id = path.find(&state.directory).await?;
     let to = address("to", &body.to)?;
     let transfer = departure::prepare(&state, id, &to, &by_caller(&info, &caller)).await?;
-    let transfer = departure::as_shown(&state, transfer).await?;
-    Ok(reply::json(200, &departure_of(&state, transfer).await?))
+    shown(&state, transfer).await
 }
 
 /// Get a departure
@@ -149,8 +154,7 @@ async fn get_departure(
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
     let id = path.find(&state.directory).await?;
-    let transfer = departure::as_shown(&state, departure::require(&state, id).await?).await?;
-    Ok(reply::json(200, &departure_of(&state, transfer).await?))
+    shown(&state, departure::require(&state, id).await?).await
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -181,8 +185,7 @@ async fn get_departure_by_id(
     _caller: Operator<scope::OrganizationsRead>,
     Path(path): Path<TransferPath>,
 ) -> Answer {
-    let transfer = departure::as_shown(&state, departure::by_id(&state, path.id()?).await?).await?;
-    Ok(reply::json(200, &departure_of(&state, transfer).await?))
+    shown(&state, departure::by_id(&state, path.id()?).await?).await
 }
 
 /// Call a departure off
