@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backup::{Backups, Databases, Dirty, Ownership, Schedule, Source, ledger, was_backed_up};
+use crate::backup::{Backups, Databases, Dirty, Ownership, Schedule, Source, ledger, told, was_backed_up};
 use crate::base::time::length;
-use crate::base::{Clock, Error, Replication, Result};
+use crate::base::{Clock, Replication, Result};
 use crate::config::{self, Config};
-use crate::replica::{self, Location, Settings, Store};
+use crate::replica::{Location, Settings, Store, WrongLocation};
 use crate::sqlite::Backup;
 use crate::tenants::Tenants;
 
@@ -67,7 +67,10 @@ pub(super) fn backups(config: &Config, dirty: Dirty, databases: Databases, clock
     };
     let directory: PathBuf = config.server.data_dir.clone();
     let ownership = Ownership::new(&backup.url, &directory, &config.server.origin());
-    Ok(Backups::new((store(backup)?, ownership), dirty, databases, schedule, clock, &directory))
+    let tenants = databases.tenants.clone();
+    let backups = Backups::new((store(backup)?, ownership), dirty, databases, schedule, clock, &directory);
+    tenants.overwrite_by(backups.overwriter());
+    Ok(backups)
 }
 
 /// The store that the settings name.
@@ -82,9 +85,9 @@ pub fn store(backup: &config::Backup) -> Result<Store> {
         allow_http: backup.allow_http,
         timeout: length::seconds(backup.timeout_seconds),
     };
-    let unusable = |error: replica::Error| Error::internal(format!("the backup cannot be set up: {error}"));
-    let location: Location = backup.url.parse().map_err(unusable)?;
-    Store::connect(&location, &settings).map_err(unusable)
+    // `config check` has looked at what can be seen without a store.
+    let location: Location = backup.url.parse().map_err(|wrong: WrongLocation| told(wrong.into()))?;
+    Store::connect(&location, &settings).map_err(told)
 }
 
 /// What a write has reached when it is acknowledged, where an organization has nothing of its own.

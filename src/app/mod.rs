@@ -88,6 +88,7 @@ impl App {
         );
         if let Some(backups) = state.backups.as_ref().filter(|backups| !backups.is_foreign()) {
             backups.require_location().await?;
+            backup::note_adoptions(&state, backups).await?;
             backups.look_for_leftovers();
             tokio::spawn(backups.clone().run());
         } else if copies::is_foreign(&config) {

@@ -92,6 +92,17 @@ impl Due {
         }
     }
 
+    /// Whatever is planned for later than `latest`, which nobody plans with the right time, is due when `then` says.
+    pub fn bring_forward(&self, latest: Timestamp, then: impl Fn(Source) -> Timestamp) {
+        loop {
+            let last = self.agenda().order.last().copied();
+            match last {
+                Some((due, source)) if due > latest.millis() => self.plan(source, Some(then(source).min(latest))),
+                _ => return,
+            }
+        }
+    }
+
     /// The first that is due, taken for now.
     pub fn take(&self, now: Timestamp) -> Option<Source> {
         let mut agenda = self.agenda();
@@ -178,6 +189,21 @@ mod tests {
         assert_eq!(due.take(at(1500)), None, "it was taken");
         // Nobody said when next: after a restart at the latest.
         assert_eq!(Due::load(directory.path()).take(at(1500)), Some(of(2)));
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_has_planned_is_brought_forward() {
+        let directory = tempfile::tempdir().unwrap();
+        let of = |n| Source::Organization(OrganizationId::from_bits(n));
+        let due = Due::load(directory.path());
+        for (n, at_millis) in [(1, 500), (2, 90_000), (3, 90_001)] {
+            due.plan(of(n), Some(at(at_millis)));
+        }
+        due.bring_forward(at(1000), |_| at(700));
+        // After a start as well.
+        let due = Due::load(directory.path());
+        assert_eq!([due.take(at(600)), due.take(at(600))], [Some(of(1)), None]);
+        assert_eq!([due.take(at(700)), due.take(at(700)), due.take(at(700))], [Some(of(2)), Some(of(3)), None]);
     }
 
     #[test]

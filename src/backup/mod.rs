@@ -9,12 +9,14 @@
 //! It leaves alone: the format (`ltx`), where files of a replica lie and which may go (`replica`), what is inside a
 //! database, and putting a restored file into a live one's place (`features::backup`).
 
+mod aside;
 mod capture;
 mod confirm;
 mod dirty;
 mod due;
 pub mod ledger;
 mod leftovers;
+mod overwrite;
 mod rounds;
 mod standing;
 mod state;
@@ -32,7 +34,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use dirty::Dirty;
-pub use standing::{Ownership, adopt, leave, was_backed_up};
+pub use overwrite::Overwriter;
+pub use standing::{Adopted, Adoption, Ownership, adopt, is_ours, leave, was_backed_up};
 pub use state::Progress;
 
 pub use crate::ltx::Txid;
@@ -316,8 +319,15 @@ impl Inner {
     }
 }
 
+/// Whether an error says that the store could not be looked at: it does not answer, or it refuses.
+#[must_use]
+pub fn is_out_of_reach(error: &Error) -> bool {
+    error.is(&codes::BACKUP_UNAVAILABLE) || error.is(&codes::BACKUP_REFUSED)
+}
+
 /// A fault of the store in the house's words.
-fn told(error: replica::Error) -> Error {
+#[must_use]
+pub fn told(error: replica::Error) -> Error {
     use replica::Error as Fault;
     let text = error.to_string();
     match error {
@@ -336,6 +346,9 @@ fn told(error: replica::Error) -> Error {
         Fault::Local { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
             Error::new(&codes::STORAGE_FULL).because(text).retry_after(Duration::from_secs(5))
         }
+        Fault::Local { .. } => Error::new(&codes::STORAGE_FAILED).because(text),
+        // Nothing that passes: somebody has to set it right.
+        Fault::Refused { .. } | Fault::Configuration(_) => Error::new(&codes::BACKUP_REFUSED).because(text),
         _ => Error::new(&codes::BACKUP_UNAVAILABLE).because(text),
     }
 }

@@ -42,6 +42,9 @@ impl Backups {
     pub async fn finish(&self, patience: Duration) {
         let until = Instant::now() + patience;
         for source in self.0.dirty.take_written() {
+            if self.0.is_set_aside(source).await {
+                continue;
+            }
             // What is merged later costs nobody anything.
             match tokio::time::timeout_at(until, ship(&self.0, source)).await {
                 Ok(Ok(())) => {}
@@ -100,11 +103,15 @@ fn pause_after(failures: u32) -> Duration {
 /// row. What keeps the replica short may take long, and nobody who ships waits for it.
 async fn work(inner: &Inner, source: Source, written: bool) -> Result<Option<Duration>, (Error, u32)> {
     let entry = inner.states.take(source);
+    let is_aside = inner.is_set_aside(source).await;
+    if is_aside && written {
+        inner.leave_aside(source);
+    }
     let chores = {
         let mut state = entry.state.lock().await;
         let rests = state.levels[0].is_some_and(|due| due <= Instant::now());
         // Otherwise there is nothing new, and the file need not be opened to see that.
-        let shipped = match written || rests {
+        let shipped = match (written || rests) && !is_aside {
             true => ship_with(inner, source, &mut state, rests).await,
             // Merges and expiry are no less the owner's.
             false => inner.require_owner().await,
@@ -137,7 +144,12 @@ async fn work(inner: &Inner, source: Source, written: bool) -> Result<Option<Dur
 pub(super) async fn ship(inner: &Inner, source: Source) -> Result<()> {
     let entry = inner.states.take(source);
     let mut state = entry.state.lock().await;
-    let outcome = ship_with(inner, source, &mut state, false).await;
+    ship_in(inner, source, &mut state).await
+}
+
+/// The same for whoever has its turn.
+pub(super) async fn ship_in(inner: &Inner, source: Source, state: &mut State) -> Result<()> {
+    let outcome = ship_with(inner, source, state, false).await;
     if outcome.is_err() {
         state.reached = None;
     }

@@ -37,6 +37,32 @@ pub(super) struct Standing {
     /// By location.
     #[serde(default)]
     rights: BTreeMap<String, Claim>,
+    /// Those that no log tells of yet: a location is often taken over before there is a catalog.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    adoptions: Vec<Adoption>,
+}
+
+/// That a location was taken over, for the operators' log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adoption {
+    /// Made for this one alone, so that it is told once.
+    pub id: String,
+    pub location: String,
+    pub epoch: u64,
+    /// Who had it, and in which epoch.
+    pub deployment_before: Option<String>,
+    pub epoch_before: Option<u64>,
+    pub at: DateTime<Utc>,
+    /// Whether the store has said so; without it, the command may have ended in between.
+    done: bool,
+}
+
+/// What [`adopt`] has found and done.
+pub struct Adopted {
+    pub before: Option<Owner>,
+    pub after: Owner,
+    /// It belonged to this data directory already: nothing was changed.
+    pub was_ours: bool,
 }
 
 const fn yes() -> bool {
@@ -54,11 +80,10 @@ impl Standing {
         let known = Self::read(data_dir);
         match known {
             Some(known) if known.location == location => known,
-            known => Self {
-                location: location.to_owned(),
-                complete: false,
-                rights: known.map(|known| known.rights).unwrap_or_default(),
-            },
+            known => {
+                let (rights, adoptions) = known.map(|known| (known.rights, known.adoptions)).unwrap_or_default();
+                Self { location: location.to_owned(), complete: false, rights, adoptions }
+            }
         }
     }
 
@@ -117,28 +142,52 @@ pub fn leave(data_dir: &Path) -> Result<()> {
     }
 }
 
-/// Takes a location over from whoever has it, for the deployment of this data directory; tells who had it and who has
-/// it now. Everything is shipped once more at the next start.
+/// Whether a data directory has the right of this owner of a location. Blocking.
+#[must_use]
+pub fn is_ours(data_dir: &Path, location: &str, owner: &Owner) -> bool {
+    Standing::of(data_dir, location).rights.get(location) == Some(&owner.right)
+}
+
+/// Takes a location over from whoever has it, for the deployment of this data directory. Everything is shipped once
+/// more at the next start, which also tells of it in the operators' log. What is ours already stays as it is.
 pub async fn adopt(
     store: &Store,
     data_dir: &Path,
     location: &str,
     deployment: &str,
     now: Timestamp,
-) -> Result<(Option<Owner>, Owner)> {
+) -> Result<Adopted> {
     let before = store.owner().await.map_err(told)?;
+    if let Some(owner) = before.as_ref().filter(|owner| is_ours(data_dir, location, owner)) {
+        return Ok(Adopted { after: owner.clone(), before, was_ours: true });
+    }
     let epoch = before.as_ref().map_or(1, |owner| owner.right.epoch.saturating_add(1));
     let owner = owner(epoch, deployment, now);
     let mut standing = Standing::of(data_dir, location);
     standing.complete = false;
     standing.rights.insert(location.to_owned(), owner.right.clone());
+    // Of a try that came to nothing.
+    standing.adoptions.retain(|known| known.location != location || known.epoch != epoch);
+    standing.adoptions.push(Adoption {
+        id: hex::encode(random::bytes::<8>()),
+        location: location.to_owned(),
+        epoch,
+        deployment_before: before.as_ref().map(|owner| owner.deployment.clone()),
+        epoch_before: before.as_ref().map(|owner| owner.right.epoch),
+        at: owner.since,
+        done: false,
+    });
     // First, so that what was made at the store is never without its owner.
     standing.write(data_dir)?;
     let after = store.take(&owner).await.map_err(told)?;
     if after.right != owner.right {
         return Err(told(belongs_to(&after)));
     }
-    Ok((before, after))
+    if let Some(last) = standing.adoptions.last_mut() {
+        last.done = true;
+    }
+    standing.write(data_dir)?;
+    Ok(Adopted { before, after, was_ours: false })
 }
 
 fn owner(epoch: u64, deployment: &str, now: Timestamp) -> Owner {
@@ -166,6 +215,25 @@ impl Backups {
                 Ok(())
             }
         }
+    }
+
+    /// Locations that were taken over for this data directory, and of which no log tells yet.
+    #[must_use]
+    pub fn adoptions(&self) -> Vec<Adoption> {
+        let ownership = &self.0.ownership;
+        let is_here = ownership.known().right.is_some();
+        let mut adoptions = Standing::read(&ownership.data_dir).map(|known| known.adoptions).unwrap_or_default();
+        // The command may have been killed before the store had it. Then this start has made up for it, if it could.
+        adoptions.retain(|known| known.done || (is_here && known.location == ownership.location));
+        adoptions
+    }
+
+    /// A log tells of these.
+    pub fn adoptions_told(&self, told: &[Adoption]) -> Result<()> {
+        let ownership = &self.0.ownership;
+        let mut standing = Standing::of(&ownership.data_dir, &ownership.location);
+        standing.adoptions.retain(|known| told.iter().all(|told| told.id != known.id));
+        standing.write(&ownership.data_dir)
     }
 
     /// Why nothing is shipped any more, if somebody took the location over.

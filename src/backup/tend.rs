@@ -11,7 +11,8 @@ use super::capture::{capture, snapshot};
 use super::rounds::{note, note_failure, put as put_level_0, ship, unreadable};
 use super::state::{Chores, State};
 use super::states::Entry;
-use super::{Inner, Source};
+use super::{Inner, Schedule, Source};
+use crate::base::time::length;
 use crate::base::{Timestamp, codes};
 use crate::ltx::{Header, Txid};
 use crate::replica::{self, Body, Error, Item, Replica, SNAPSHOT_LEVEL};
@@ -22,6 +23,9 @@ type Result<T> = replica::Result<T>;
 const LOOK: Duration = Duration::from_secs(5);
 /// Resting ones that are looked at in the same moment.
 const AT_ONCE: usize = 2;
+
+/// A clock that is set right by less than this was not wrong.
+const CLOCKS_DIFFER: Duration = length::hours(1);
 
 /// A whole database on its way to the store.
 struct Snapshot {
@@ -58,10 +62,17 @@ async fn do_chores(inner: &Inner, source: Source, entry: &Entry, left: &mut Chor
             }
         }
     }
+    // What takes the file waits until it may be looked at: then it is shipped whole.
+    let is_aside = inner.is_set_aside(source).await;
     if is_damaged {
         let mut state = entry.state.lock().await;
         state.is_torn = true;
-        mend(inner, source, &mut state).await?;
+        if !is_aside {
+            mend(inner, source, &mut state).await?;
+        }
+    }
+    if is_aside {
+        left.snapshot = false;
     }
     if left.snapshot {
         let items: Vec<Item> = replica.list(SNAPSHOT_LEVEL).await?;
@@ -105,8 +116,21 @@ async fn expire(inner: &Inner, source: Source, entry: &Entry, replica: &Replica)
     Ok(())
 }
 
+/// How long ago it was made. One from a clock that was far ahead says nothing of that, so another one is due: it would
+/// otherwise be the newest for as long as that clock was ahead.
 fn age(inner: &Inner, item: &Item) -> Duration {
-    (inner.clock.now().to_utc() - item.created_at).to_std().unwrap_or_default()
+    let age = inner.clock.now().to_utc() - item.created_at;
+    match age.abs().to_std() {
+        Ok(ahead) if age < chrono::Duration::zero() => {
+            if ahead > CLOCKS_DIFFER {
+                Duration::MAX
+            } else {
+                Duration::ZERO
+            }
+        }
+        Ok(age) => age,
+        Err(_) => Duration::ZERO,
+    }
 }
 
 /// Tells whether something was found that a fresh snapshot has to make up for.
@@ -198,6 +222,12 @@ fn spread(source: Source, most: Duration) -> Duration {
 }
 
 impl Inner {
+    /// Nothing is planned for later than this from now on.
+    fn horizon(&self) -> Duration {
+        let Schedule { snapshots, retention, keyring_retention, .. } = self.schedule;
+        snapshots.saturating_mul(2).saturating_add(retention.max(keyring_retention))
+    }
+
     /// Plans a first look at every database where nothing was ever planned; by and by, since each is one request.
     pub(super) async fn look_for_unplanned(&self) -> crate::base::Result<()> {
         if !self.due.is_new() {
@@ -218,6 +248,9 @@ pub(super) async fn rest(inner: Arc<Inner>) {
     let hands = Arc::new(Semaphore::new(AT_ONCE));
     loop {
         sleep(LOOK).await;
+        // What a clock that was ahead has planned; by and by, as what was never planned.
+        let now = inner.clock.now();
+        inner.due.bring_forward(now.plus(inner.horizon()), |source| now.plus(spread(source, inner.schedule.snapshots)));
         while let Some(source) = inner.due.take(inner.clock.now()) {
             let Ok(hand) = Arc::clone(&hands).acquire_owned().await else { return };
             let inner = Arc::clone(&inner);
@@ -263,6 +296,7 @@ async fn look_after(inner: &Inner, source: Source) -> Result<()> {
         let last = replica.date(last.into_iter().collect()).await?;
         match last.first().map(|last| age(inner, last)) {
             Some(age) if age < every => next = Some(inner.clock.now().plus(every.saturating_sub(age))),
+            _ if inner.is_set_aside(source).await => next = Some(inner.clock.now().plus(every)),
             _ if is_gone(inner, source).await? => {}
             _ => {
                 ship(inner, source).await?;
@@ -282,8 +316,10 @@ async fn look_after(inner: &Inner, source: Source) -> Result<()> {
     }
     expire(inner, source, &entry, &replica).await?;
     items = replica.list_all().await?;
-    let expiry = replica::next_expiry(&items, inner.rules(source), inner.clock.now().to_utc());
-    inner.due.plan(source, [next, expiry.map(Timestamp::from_utc)].into_iter().flatten().min());
+    let now = inner.clock.now();
+    let expiry = replica::next_expiry(&items, inner.rules(source), now.to_utc());
+    let due = [next, expiry.map(Timestamp::from_utc)].into_iter().flatten().min();
+    inner.due.plan(source, due.map(|due| due.min(now.plus(inner.horizon()))));
     Ok(())
 }
 

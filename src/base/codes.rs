@@ -116,7 +116,7 @@ codes! {
     FILE_ENCRYPTION_UNAVAILABLE Conflict "file_encryption_unavailable" "This server was built without the encryption of whole files.";
     FILE_CHANGE_RUNNING Conflict "file_change_running" "This organization's file is being brought under another key already.";
     FILE_NOT_ENCRYPTED Conflict "file_not_encrypted" "This organization's file is not encrypted as a whole, so it has no key to be replaced.";
-    ENCRYPTED_NOT_TRANSFERRED Conflict "encrypted_not_transferred" "An organization whose whole file is encrypted is not sent. Export it, and import it there as encrypted.";
+    ENCRYPTED_NOT_TRANSFERRED Conflict "encrypted_not_transferred" "The whole file of this organization is encrypted, and the other deployment has not said that it makes such a file of it.";
     SLUG_TAKEN Conflict "slug_taken" "Another organization has this slug.";
     EXTERNAL_ID_TAKEN Conflict "external_id_taken" "Another organization has this external id.";
     HOST_TAKEN Conflict "host_taken" "This host belongs to another organization.";
@@ -162,9 +162,10 @@ codes! {
     BACKUP_TARGET_EXISTS Conflict "backup_target_exists" "There is a file already; a restore never overwrites one.";
     ORGANIZATION_READABLE Conflict "organization_readable" "This organization's file is in order: restore it instead.";
     BACKUP_SUPERSEDED Conflict "backup_superseded" "The store of the backup belongs to another deployment.";
-    BACKUP_DAMAGED Conflict "backup_damaged" "A file of the backup that this point needs is damaged. Choose another point.";
+    BACKUP_DAMAGED Conflict "backup_damaged" "What the backup has for this point is damaged, or is not what it should be. Choose another point.";
     WRITE_NOT_REPLICATED Unavailable "write_not_replicated" "This was done here, but the store of the backup has not confirmed it. Send the request again; with an Idempotency-Key it is not done twice.";
     BACKUP_UNAVAILABLE Unavailable "backup_unavailable" "The store of the backup cannot be used at the moment.";
+    BACKUP_REFUSED Unavailable "backup_refused" "The store of the backup refuses: its settings, its credentials or their rights are not what it asks for.";
 
     // exports and imports
     EXPORT_NOT_FOUND NotFound "export_not_found" "There is no such export, or it has expired.";

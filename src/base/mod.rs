@@ -10,6 +10,7 @@ pub mod email;
 pub mod error;
 pub mod host;
 pub mod id;
+pub mod location;
 pub mod page;
 pub mod replication;
 pub mod scope;
@@ -26,6 +27,7 @@ pub use id::{
     ApiKeyId, ApplicationId, AuditEventId, ExportId, FleetJobId, GrantId, Id, IdKind, ImportId, KeyRotationId,
     MemberId, OrganizationId, OutboxId, SessionId, SignUpId, SigningKeyId, TransferId,
 };
+pub use location::Location;
 pub use page::{Page, PageRequest};
 pub use replication::Replication;
 pub use scope::Scope;

@@ -32,6 +32,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../catalog/0003_fleet.sql"),
     include_str!("../../catalog/0004_moving.sql"),
     include_str!("../../catalog/0005_waivers.sql"),
+    include_str!("../../catalog/0006_encryption_of_arrivals.sql"),
 ];
 
 /// The organizations that a private copy of a catalog names, such as one that came out of a backup. Blocking.

@@ -94,6 +94,8 @@ pub struct Transfer {
     pub proof: Option<String>,
     /// Departure: what a waiver of the other deployment is known by.
     pub waiver_sha256: Option<String>,
+    /// Arrival: its file here is to be ciphertext as a whole.
+    pub encrypted: bool,
     pub created_at: Timestamp,
 }
 
@@ -101,7 +103,7 @@ pub struct Transfer {
 pub fn get(db: &Read<'_, CatalogDb>, id: TransferId, direction: Direction) -> Result<Option<Transfer>> {
     db.one(
         "SELECT id, organization_id, state, peer, peer_key, recipient, identity, slug, archive_sha256, audit_sequence,
-                audit_hash, proof, created_at, suspended, waiver_sha256
+                audit_hash, proof, created_at, suspended, waiver_sha256, encrypted
          FROM transfer WHERE id = ? AND direction = ?",
         params![id, direction.as_str()],
         from_row,
@@ -112,7 +114,7 @@ pub fn get(db: &Read<'_, CatalogDb>, id: TransferId, direction: Direction) -> Re
 pub fn open_of(db: &Read<'_, CatalogDb>, id: OrganizationId, direction: Direction) -> Result<Option<Transfer>> {
     db.one(
         "SELECT id, organization_id, state, peer, peer_key, recipient, identity, slug, archive_sha256, audit_sequence,
-                audit_hash, proof, created_at, suspended, waiver_sha256
+                audit_hash, proof, created_at, suspended, waiver_sha256, encrypted
          FROM transfer WHERE organization_id = ? AND direction = ?
            AND state IN ('prepared', 'leaving', 'gone', 'arrived', 'cancelling')",
         params![id, direction.as_str()],
@@ -124,7 +126,7 @@ pub fn open_of(db: &Read<'_, CatalogDb>, id: OrganizationId, direction: Directio
 pub fn open(db: &Read<'_, CatalogDb>, direction: Direction) -> Result<Vec<Transfer>> {
     db.all(
         "SELECT id, organization_id, state, peer, peer_key, recipient, identity, slug, archive_sha256, audit_sequence,
-                audit_hash, proof, created_at, suspended, waiver_sha256
+                audit_hash, proof, created_at, suspended, waiver_sha256, encrypted
          FROM transfer WHERE direction = ? AND state IN ('prepared', 'leaving', 'gone', 'arrived', 'cancelling')",
         params![direction.as_str()],
         from_row,
@@ -152,8 +154,8 @@ pub fn arrivals_of(db: &Read<'_, CatalogDb>, id: OrganizationId) -> Result<Vec<T
 pub fn insert(db: &Write<'_, CatalogDb>, transfer: &Transfer, direction: Direction) -> Result<()> {
     db.execute(
         "INSERT INTO transfer (id, organization_id, direction, state, peer, peer_key, recipient, identity, slug,
-                               created_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                               encrypted, created_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         params![
             transfer.id,
             transfer.organization_id,
@@ -164,6 +166,7 @@ pub fn insert(db: &Write<'_, CatalogDb>, transfer: &Transfer, direction: Directi
             transfer.recipient,
             transfer.identity,
             transfer.slug,
+            transfer.encrypted,
             transfer.created_at
         ],
     )?;
@@ -287,5 +290,6 @@ fn from_row(row: &Row<'_>) -> RowResult<Transfer> {
         created_at: row.get(12)?,
         suspended: row.get(13)?,
         waiver_sha256: row.get(14)?,
+        encrypted: row.get(15)?,
     })
 }

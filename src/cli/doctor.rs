@@ -8,10 +8,11 @@ use serde_json::{Value, json};
 
 use super::client::{Client, Intent};
 use super::output::{cell, clean};
-use super::{Context, Outcome, Verdict, config, log};
-use crate::app::App;
-use crate::config::{Addressing, Config, KeyProvider};
-use crate::{sqlite, tenants};
+use super::{Context, Failure, Outcome, Verdict, config, log};
+use crate::app::{App, copies};
+use crate::base::codes;
+use crate::config::{Addressing, BackupMode, Config, KeyProvider};
+use crate::{backup, sqlite, tenants};
 
 const MIB: u64 = 1 << 20;
 /// Writes fail soon.
@@ -19,6 +20,7 @@ const DISK_FULL: u64 = 100 * MIB;
 /// Time to look for more room.
 const DISK_LOW: u64 = 1024 * MIB;
 const NAME_LOOKUP: Duration = Duration::from_secs(5);
+const STORE_LOOKUP: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
@@ -109,6 +111,7 @@ async fn examine(config: &Config, report: &mut Report) {
     check_master_key(config, exists, report);
     check_disk(data_dir, report);
     check_descriptors(config, report);
+    check_store(config, report).await;
     if exists {
         check_server(config, report).await;
     }
@@ -233,6 +236,42 @@ fn check_descriptors(config: &Config, report: &mut Report) {
         report.bad(State::Warn, "descriptors", detail, advice);
     } else {
         report.ok("descriptors", detail);
+    }
+}
+
+/// Whether the store of the backup answers, and whose it is. Nothing is written there.
+async fn check_store(config: &Config, report: &mut Report) {
+    let (check, url) = ("backup store", &config.backup.url);
+    if url.is_empty() {
+        return;
+    }
+    let asked = async { copies::store(&config.backup)?.owner().await.map_err(backup::told) };
+    let owner = match tokio::time::timeout(STORE_LOOKUP, asked).await {
+        Err(_) => {
+            let advice = "Until it does, what was written waits on this machine; everybody is served.";
+            return report.bad(State::Warn, check, format!("{url} does not answer"), advice);
+        }
+        Ok(Err(error)) => {
+            let passes = error.is(&codes::BACKUP_UNAVAILABLE);
+            let failure = Failure::of_server(&error);
+            let detail = failure.problem["detail"].as_str().unwrap_or_default();
+            let advice = "Look at the section [backup] and at the rights of its credentials.";
+            let state = if passes { State::Warn } else { State::Fail };
+            return report.bad(state, check, format!("{url}: {detail} ({})", failure.code()), advice);
+        }
+        Ok(Ok(owner)) => owner,
+    };
+    match owner {
+        None => report.ok(check, format!("{url} answers")),
+        Some(owner) if backup::is_ours(&config.server.data_dir, url, &owner) => {
+            report.ok(check, format!("{url} answers, and is this deployment's"));
+        }
+        Some(_) if config.backup.mode == BackupMode::Litestream => report.ok(check, format!("{url} answers")),
+        Some(owner) => {
+            let detail = format!("{url} belongs to {}", owner.described());
+            let advice = "If that is gone for good, `bulkhead backup adopt` takes it over.";
+            report.bad(State::Fail, check, detail, advice);
+        }
     }
 }
 

@@ -14,6 +14,8 @@ use super::{Context, Failure, Outcome, Verdict};
 
 /// Between two looks at a file that is written anew.
 const LOOK: Duration = Duration::from_millis(100);
+const NOTHING_LEFT: &str = "Nothing is left of before that could be deleted: no such file is in its directory, and the \
+                            copies in the backup have been deleted or have expired with their key.\n";
 
 pub(super) async fn encrypt(context: &Context, wanted: EncryptOrg, to: &'static str) -> Outcome {
     let ask = async |client: &Client| {
@@ -70,21 +72,32 @@ async fn follow(context: &Context, client: &Client, wanted: &EncryptOrg, begun: 
         };
         return Err(Failure::new(code, detail).advise(advice));
     }
-    context.output.answer(&found, || {
-        let mut text = format!("{org} {done}{}.\n", if is_new { "" } else { " already" });
-        if !found["copies_from_before_until"].is_null() {
-            let until = cell(&found, "copies_from_before_until");
-            let command = if found["encryption"] == "file" { "encrypt" } else { "decrypt" };
-            let _ = writeln!(
-                text,
-                "Copies from before stay in the backup as they are until {until}, so that earlier moments can be \
-                 restored. `bulkhead org {command} {org} --delete-copies` deletes them."
-            );
-        }
-        for file in found["files_from_before"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-            let _ = writeln!(text, "In its directory, as the database was before: {}", clean(file));
-        }
-        text
-    })?;
+    context.output.answer(&found, || told(&org, done, (is_new, wanted.delete_copies), &found))?;
     Ok(Verdict::Good)
+}
+
+/// What has come of it: whether anything was done, and what is left of before.
+pub(super) fn told(org: &str, done: &str, (is_new, deletes): (bool, bool), found: &Value) -> String {
+    let mut text = format!("{org} {done}{}.\n", if is_new { "" } else { " already" });
+    if !found["copies_from_before_until"].is_null() {
+        let until = cell(found, "copies_from_before_until");
+        let command = if found["encryption"] == "file" { "encrypt" } else { "decrypt" };
+        let _ = writeln!(
+            text,
+            "Copies from before stay in the backup as they are until {until}, so that earlier moments can be restored. \
+             `bulkhead org {command} {org} --delete-copies` deletes them."
+        );
+    }
+    let files = found["files_from_before"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let files: Vec<&str> = files.collect();
+    for file in &files {
+        let _ = writeln!(text, "In its directory, as the database was before: {}", clean(file));
+    }
+    if deletes && files.is_empty() {
+        text.push_str(match is_new {
+            true => "What was left of before is deleted, in its directory and in the backup.\n",
+            false => NOTHING_LEFT,
+        });
+    }
+    text
 }

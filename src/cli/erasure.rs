@@ -10,12 +10,10 @@ use serde_json::{Map, Value, json};
 use super::args::{Certificate, EraseOrg, Limit, remote};
 use super::client::{Client, Intent, fetch, organization, segment};
 use super::output::{cell, clean, details, rows, table};
-use super::progress::waiting;
+use super::progress::{Progress, Unit};
 use super::{Context, Failure, Outcome, Verdict};
 use crate::features::erasure::certificate;
 
-/// How long `--now` waits for the end; the erasure goes on without anybody who waits for it.
-const PATIENCE: Duration = Duration::from_mins(2);
 const LOOK: Duration = Duration::from_millis(50);
 
 pub(super) async fn erase(context: &Context, erase: EraseOrg) -> Outcome {
@@ -51,25 +49,83 @@ pub(super) async fn erase(context: &Context, erase: EraseOrg) -> Outcome {
             let mut answer = client.call(Method::PUT, &organization(org, "/erasure"), Some(body.into())).await?;
             if erase.now {
                 context.output.remark("It is suspended and being erased; this cannot be undone.\n");
-                let id = cell(&answer, "organization_id");
-                answer = waiting("erasing", context.output.json, wait(client, &id)).await?;
+                answer = wait(context, client, answer, Duration::from_secs(erase.wait.into())).await?;
             }
             context.output.answer(&answer, || told(org, &answer))?;
-            Ok(Verdict::Good)
+            // Whoever has it done now relies on its being done.
+            let is_done = !erase.now || answer["state"] == "erased";
+            Ok(if is_done { Verdict::Good } else { Verdict::Bad })
         })
         .await
 }
 
 /// Until it is erased, as far as one waits.
-async fn wait(client: &Client, id: &str) -> Result<Value, Failure> {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+async fn wait(context: &Context, client: &Client, asked: Value, patience: Duration) -> Result<Value, Failure> {
+    let deadline = tokio::time::Instant::now() + patience;
+    let path = format!("/v1/erasures/{}", segment(&cell(&asked, "organization_id")));
+    let mut progress = Progress::new("erasing", Unit::Organizations, context.output.json);
     loop {
-        let erasure = client.get(&format!("/v1/erasures/{}", segment(id))).await?;
+        let erasure = client.get(&path).await?;
         if erasure["state"] == "erased" || tokio::time::Instant::now() > deadline {
             return Ok(erasure);
         }
+        let at = STEPS.iter().find(|step| erasure["next_step"] == step.name);
+        // A step that nobody here knows is one that goes on.
+        let (going_on, again) = at.map_or(("waiting for the server", "waiting for the server"), |step| {
+            (step.waiting_for, step.waiting_again)
+        });
+        progress.waiting_for(if erasure["failure"].is_null() { going_on } else { again });
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// A step of an erasure, as the API calls it and as people are told of it.
+struct Step {
+    name: &'static str,
+    waiting_for: &'static str,
+    /// The same when it has failed before.
+    waiting_again: &'static str,
+    remains: &'static str,
+}
+
+/// In their order.
+const STEPS: [Step; 5] = [
+    Step {
+        name: "examine",
+        waiting_for: "waiting until requests for it have ended",
+        waiting_again: "its file could not be looked at, and is tried again",
+        remains: "writing down what there is",
+    },
+    Step {
+        name: "destroy_key",
+        waiting_for: "destroying its data key",
+        waiting_again: "its data key could not be destroyed, and is tried again",
+        remains: "destroying its data key",
+    },
+    Step {
+        name: "remove_files",
+        waiting_for: "removing its files",
+        waiting_again: "its files could not be removed, and are tried again",
+        remains: "removing its files",
+    },
+    Step {
+        name: "remove_backup",
+        waiting_for: "waiting for the store of the backup to delete its copies",
+        waiting_again: "waiting for the store of the backup, which does not take the deletion of its copies",
+        remains: "deleting its copies in the backup, and the keyring's of before",
+    },
+    Step {
+        name: "certify",
+        waiting_for: "signing the certificate",
+        waiting_again: "the certificate could not be signed, and is tried again",
+        remains: "signing the certificate",
+    },
+];
+
+/// What is yet to be done, in words.
+fn remaining(erasure: &Value) -> String {
+    let at = STEPS.iter().position(|step| erasure["next_step"] == step.name).unwrap_or(0);
+    STEPS[at..].iter().map(|step| step.remains).collect::<Vec<_>>().join("; ")
 }
 
 fn told(org: &str, erasure: &Value) -> String {
@@ -79,10 +135,21 @@ fn told(org: &str, erasure: &Value) -> String {
             "Erased {org}: its key, its file and its entries are gone for good.\n\
              The certificate says what was destroyed and what may remain: bulkhead org certificate {id}\n"
         ),
-        Some("erasing") => format!(
-            "{org} cannot be reached any more and is being erased; the server goes on by itself.\n\
-             It is done when this shows a certificate: bulkhead org certificate {id}\n"
-        ),
+        Some("erasing") => {
+            let mut text = format!(
+                "{org} cannot be reached any more, but it is not erased to the end. What remains: {}.\n",
+                remaining(erasure)
+            );
+            if let Some(code) = erasure["failure"].as_str() {
+                let _ = writeln!(text, "The last try failed: {} ({})", cell(erasure, "failure_detail"), clean(code));
+            }
+            let _ = write!(
+                text,
+                "The server goes on by itself, every minute and after each start; nothing has to be asked for again.\n\
+                 It is done when this shows a certificate: bulkhead org certificate {id}\n"
+            );
+            text
+        }
         _ => format!(
             "{org} is suspended: every session has ended, and nobody gets in.\n\
              It will be erased for good at {}. Until then this calls it off: bulkhead org erase {org} --cancel\n\
@@ -182,13 +249,20 @@ pub(super) async fn list(context: &Context, client: &Client, limit: Limit) -> Ou
 
 /// What was done to a member, in words.
 pub(super) fn of_member(member: &str, answer: &Value) -> String {
-    format!(
+    let mut text = format!(
         "Erased {}: {} audit events have lost their content and {} waiting mails are gone. `bulkhead org audit verify` \
          finds the log whole.\n",
         clean(member),
         cell(answer, "audit_events"),
         cell(answer, "mails")
-    )
+    );
+    if answer["overwritten"] == false {
+        text.push_str(
+            "The write-ahead log beside its file still holds what was deleted, until the backup has read it. The same \
+             command asks for that again and says whether it is so.\n",
+        );
+    }
+    text
 }
 
 fn read(path: &Path) -> Result<String, Failure> {

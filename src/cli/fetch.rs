@@ -3,6 +3,7 @@
 //! A file appears whole or not at all and is never replaced. A whole deployment takes long: what is interrupted says so
 //! in its directory, and the same command goes on there.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,10 +14,11 @@ use super::output::{rows, table};
 use super::progress::{Progress, Unit};
 use super::{Context, Failure, Outcome, Verdict};
 use crate::app::{UNFINISHED, copies};
-use crate::backup::Source;
-use crate::base::OrganizationId;
+use crate::backup::{self, Source};
+use crate::base::{Clock, Error, OrganizationId};
 use crate::replica::{self, Target};
-use crate::sqlite::place_file;
+use crate::sqlite::{Aside, CatalogDb, KeyringDb, Kind, place_file, remove_wal, salt_in};
+use crate::tenants::{Depth, Look, look_at};
 
 /// Straight from the store: for the day on which there is no server and no directory any more.
 pub(super) async fn fetch(context: &Context, fetch: Fetch) -> Outcome {
@@ -42,16 +44,26 @@ pub(super) async fn fetch(context: &Context, fetch: Fetch) -> Outcome {
         fs::remove_file(&unfinished).map_err(|error| unwritable(&unfinished, &error))?;
     }
     let answer = json!({ "object": "fetched", "dry_run": fetch.dry_run, "data": done });
-    context.output.answer(&answer, || {
-        let verb = if fetch.dry_run { "Would fetch" } else { "Fetched" };
-        let lines = rows(&answer, &["source", "txid", "as_of", "path"]);
-        let mut text = format!("{verb}:\n{}", table(&["WHAT", "TRANSACTION", "AS OF", "TO"], &lines, "Nothing."));
-        if fetch.whole && fetch.dry_run {
-            text.push_str("And every organization that this catalog names.\n");
-        }
-        text
-    })?;
+    context.output.answer(&answer, || summary(&fetch, &answer))?;
     Ok(Verdict::Good)
+}
+
+/// For people, who read no line for each of many organizations.
+fn summary(fetch: &Fetch, answer: &Value) -> String {
+    let verb = if fetch.dry_run { "Would fetch" } else { "Fetched" };
+    let mut lines = rows(answer, &["source", "txid", "as_of", "path"]);
+    let organizations = if fetch.whole { lines.split_off(lines.len().min(2)) } else { Vec::new() };
+    let mut text = format!("{verb}:\n{}", table(&["WHAT", "TRANSACTION", "AS OF", "TO"], &lines, "Nothing."));
+    if fetch.whole && fetch.dry_run {
+        text.push_str("And every organization that this catalog names.\n");
+    } else if fetch.whole {
+        let found = answer["data"].as_array().into_iter().flatten().skip(2);
+        let before = found.filter(|one| one["txid"].is_null()).count();
+        let _ = write!(text, "And {} organizations, below {}", organizations.len(), fetch.to.join("orgs").display());
+        // Of the try before.
+        let _ = if before > 0 { writeln!(text, "; {before} were there already.") } else { writeln!(text, ".") };
+    }
+    text
 }
 
 /// Makes the directory, or finds it as the same command has left it when it was interrupted. What says that it is not
@@ -113,7 +125,12 @@ async fn one(
     fetch: &Fetch,
 ) -> Result<Value, Failure> {
     let what = source.to_string();
-    let told = |error: replica::Error| Failure::new("backup_failed", format!("{what}: {error}."));
+    let told = |error: replica::Error| {
+        let mut failure = Failure::of_server(&backup::told(error));
+        let detail = failure.problem["detail"].as_str().unwrap_or_default();
+        failure.problem["detail"] = format!("{what}: {detail}").into();
+        failure
+    };
     let replica = store.replica(&source.path()).map_err(told)?;
     if fetch.dry_run {
         let mut items = replica.list_all().await.map_err(told)?;
@@ -128,13 +145,51 @@ async fn one(
     if fetch.whole && out.exists() {
         return Ok(json!({ "source": what, "txid": null, "as_of": null, "path": out.display().to_string() }));
     }
-    let restored = replica::restore(&replica, target, out).await.map_err(told)?;
+    // Of many, one that cannot be used must not keep the others from being had back: its own is refused when it is
+    // opened.
+    let check = |file: &Path| if fetch.whole { Ok(()) } else { require_kind(source, file) };
+    let restored = replica::restore_checked(&replica, target, out, check).await.map_err(told)?;
     Ok(json!({
         "source": what,
         "txid": restored.txid.to_string(),
         "as_of": restored.timestamp.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
         "path": out.display().to_string(),
     }))
+}
+
+/// Refuses what is another database than it should be. Ciphertext is given as it is: only its key could tell.
+fn require_kind(source: Source, file: &Path) -> replica::Result<()> {
+    let is_plain = salt_in(file).map_err(unread)?.is_none();
+    let wrong = if is_plain { wrong_kind(source, file) } else { None };
+    // What SQLite makes beside a file that it reads.
+    let _ = remove_wal(file);
+    match wrong {
+        Some(why) => Err(replica::Error::Damaged { object: format!("the copy of {source}"), source: why.into() }),
+        None => Ok(()),
+    }
+}
+
+fn wrong_kind(source: Source, file: &Path) -> Option<String> {
+    fn stamp<K: Kind>(file: &Path) -> Option<String> {
+        let wrong = Aside::<K>::open(file, Clock::system().now()).and_then(|aside| aside.version()).err()?;
+        Some(wrong.cause().unwrap_or_else(|| wrong.to_string()))
+    }
+    let id = match source {
+        Source::Catalog => return stamp::<CatalogDb>(file),
+        Source::Keyring => return stamp::<KeyringDb>(file),
+        Source::Organization(id) => id,
+    };
+    match look_at(file, Depth::Names, Clock::system().now(), i64::MAX) {
+        Ok(Look::Seen(seen)) if seen.names.id == id => None,
+        Ok(Look::Seen(seen)) => Some(format!("it belongs to {}", seen.names.id)),
+        Ok(Look::Foreign(why) | Look::Unreadable(why)) => Some(why),
+        Ok(Look::Missing | Look::Held) => Some("there is nothing".to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn unread(error: Error) -> replica::Error {
+    replica::Error::Database { source: error.into() }
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {

@@ -216,10 +216,15 @@ async fn set_aside(context: &Context, client: &Client, org: &str, reason: &str) 
     let path = organization(org, "/quarantine");
     let answer = client.call(Method::PUT, &path, Some(json!({ "reason": reason }))).await?;
     context.output.answer(&answer, || {
-        format!(
-            "Set {} aside: it answers nobody until `bulkhead fleet release`. Its file stays as it is.\n",
-            clean(org)
-        )
+        let org = clean(org);
+        if answer["already_quarantined"] == true {
+            let (since, first) = (cell(&answer, "since"), cell(&answer, "reason"));
+            return format!(
+                "{org} is set aside already, since {since}: {first}\nThat reason stays and this one is not kept. To give \
+                 another: `bulkhead fleet release {org}`, then set it aside again.\n"
+            );
+        }
+        format!("Set {org} aside: it answers nobody until `bulkhead fleet release`. Its file stays as it is.\n")
     })?;
     Ok(Verdict::Good)
 }

@@ -81,7 +81,14 @@ async fn delete(context: &Context, who: &Member) -> Outcome {
             let id = resolve(client, &who.org.org, &who.member).await?;
             let path = organization(&who.org.org, &format!("/members/{}", segment(&id)));
             let answer = client.call(Method::DELETE, &path, None).await?;
-            context.output.answer(&done(answer), || format!("Deleted {}.\n", clean(&who.member)))?;
+            context.output.answer(&done(answer), || {
+                let (member, id) = (clean(&who.member), clean(&id));
+                let known = if member == id { member } else { format!("{member} ({id})") };
+                format!(
+                    "Deleted {known}. What the audit log says of them stays until: bulkhead member erase {} {id}\n",
+                    clean(&who.org.org)
+                )
+            })?;
             Ok(Verdict::Good)
         })
         .await
@@ -92,7 +99,11 @@ async fn erase(context: &Context, who: &Member) -> Outcome {
     context.confirm(&format!("This erases {member} from {org} for good, also from its audit log."), &who.member)?;
     context
         .with_client(Intent::Use, async |client| {
-            let id = resolve(client, &who.org.org, &who.member).await?;
+            let id = resolve(client, &who.org.org, &who.member).await.map_err(|failure| {
+                failure.advise(
+                    "Who was deleted before is erased by id: `bulkhead org audit list` has it (member.deleted).",
+                )
+            })?;
             let path = organization(&who.org.org, &format!("/members/{}/erasure", segment(&id)));
             let answer = client.call(Method::PUT, &path, None).await?;
             context.output.answer(&answer, || erasure::of_member(&who.member, &answer))?;

@@ -14,6 +14,8 @@ const EVERY: Duration = Duration::from_secs(5);
 /// On a terminal, nobody reads faster.
 const BLINK: Duration = Duration::from_millis(100);
 
+const SECOND: Duration = Duration::from_secs(1);
+
 /// What is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unit {
@@ -29,6 +31,8 @@ pub(super) struct Progress {
     /// Done when it began here: a walk may have gone on before.
     from: Option<u64>,
     told: Option<Instant>,
+    /// What was waited for when it was told last.
+    awaited: &'static str,
     is_terminal: bool,
     quiet: bool,
 }
@@ -36,7 +40,7 @@ pub(super) struct Progress {
 impl Progress {
     pub fn new(what: &'static str, unit: Unit, quiet: bool) -> Self {
         let (began, is_terminal) = (Instant::now(), stderr().is_terminal());
-        Self { what, unit, began, from: None, told: None, is_terminal, quiet }
+        Self { what, unit, began, from: None, told: None, awaited: "", is_terminal, quiet }
     }
 
     /// So many are done of so many; 0 where that is not known.
@@ -51,6 +55,18 @@ impl Progress {
         let line = line(self.began.elapsed());
         self.told = Some(Instant::now());
         self.say(&line);
+    }
+
+    /// Something of which nothing can be counted: says what is waited for, when that is another thing and now and then.
+    /// What is over in a moment is not told.
+    pub fn waiting_for(&mut self, what: &'static str) {
+        let pause = if self.is_terminal { SECOND } else { EVERY };
+        let is_due = self.awaited != what || self.told.is_none_or(|told| told.elapsed() >= pause);
+        if self.quiet || !is_due || self.began.elapsed() < SECOND {
+            return;
+        }
+        (self.told, self.awaited) = (Some(Instant::now()), what);
+        self.say(&format!("{}: {what}, {} so far", self.what, spoken(self.began.elapsed())));
     }
 
     /// Takes the changing line away before anything else is said.
@@ -85,7 +101,7 @@ pub(super) async fn waiting<T>(
 ) -> Result<T, Failure> {
     let mut progress = Progress::new(what, Unit::Organizations, quiet);
     let mut work = std::pin::pin!(work);
-    let pause = if progress.is_terminal { Duration::from_secs(1) } else { EVERY };
+    let pause = if progress.is_terminal { SECOND } else { EVERY };
     loop {
         match tokio::time::timeout(pause, &mut work).await {
             Ok(ended) => return ended,

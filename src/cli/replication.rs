@@ -29,6 +29,14 @@ pub(super) async fn run(context: &Context, org: &str, mode: ReplicationMode) -> 
         .await
 }
 
+/// Whose the store was, and is.
+struct Adopted {
+    before: Option<Owner>,
+    /// Nothing where nothing was changed.
+    after: Option<Owner>,
+    was_ours: bool,
+}
+
 /// Without a server and without the API: both refuse to work with a store that is somebody else's.
 pub(super) async fn adopt(context: &Context, dry_run: bool) -> Outcome {
     context.refuse_url("backup adopt", "the store and the data directory of this configuration")?;
@@ -41,22 +49,24 @@ pub(super) async fn adopt(context: &Context, dry_run: bool) -> Outcome {
     }
     let data_dir = &config.server.data_dir;
     let of_server = |error: Error| super::serve::not_ours(data_dir, &error);
-    let store = copies::store(&config.backup).map_err(of_server)?;
-    let (before, after) = if dry_run {
-        (store.owner().await.map_err(|error| Failure::new("backup_failed", format!("{error}.")))?, None)
+    let store = copies::store(&config.backup).map_err(|error| Failure::of_server(&error))?;
+    let (url, name) = (&config.backup.url, config.server.origin());
+    let before = store.owner().await.map_err(|error| Failure::of_server(&backup::told(error)))?;
+    let is_ours = before.as_ref().is_some_and(|owner| backup::is_ours(data_dir, url, owner));
+    let found = if dry_run || is_ours {
+        Adopted { after: None, was_ours: is_ours, before }
     } else {
         context.confirm(
             &format!(
                 "{} becomes the store of this deployment alone. Whoever has it now ships nothing there any more; \
                  --dry-run says who that is.",
-                clean(&config.backup.url)
+                clean(url)
             ),
             "adopt",
         )?;
         let _alone = App::alone_in(data_dir).map_err(of_server)?;
-        let (url, name) = (&config.backup.url, config.server.origin());
         let taken = backup::adopt(&store, data_dir, url, &name, Clock::system().now()).await.map_err(of_server)?;
-        (taken.0, Some(taken.1))
+        Adopted { before: taken.before, after: Some(taken.after), was_ours: taken.was_ours }
     };
     let shown =
         |owner: &Owner| json!({ "deployment": owner.deployment, "since": owner.since, "epoch": owner.right.epoch });
@@ -64,12 +74,16 @@ pub(super) async fn adopt(context: &Context, dry_run: bool) -> Outcome {
         "object": "backup_adoption",
         "dry_run": dry_run,
         "url": config.backup.url,
-        "before": before.as_ref().map(shown),
-        "after": after.as_ref().map(shown),
+        "already_ours": found.was_ours,
+        "before": found.before.as_ref().map(shown),
+        "after": found.after.as_ref().map(shown),
     });
     context.output.answer(&answer, || {
         let url = clean(&config.backup.url);
-        let had = before.as_ref().map_or_else(|| "nobody".to_owned(), |owner| clean(&owner.described()));
+        let had = found.before.as_ref().map_or_else(|| "nobody".to_owned(), |owner| clean(&owner.described()));
+        if found.was_ours {
+            return format!("{url} is this deployment's already: {had}. Nothing was changed.\n");
+        }
         match dry_run {
             true => format!("{url} belongs to {had}. Nothing was changed.\n"),
             false => format!(

@@ -246,3 +246,20 @@ async fn a_key_is_sent_to_its_address_and_no_other() {
     let failure = nowhere.get("/v1/numbers").await.unwrap_err();
     assert_eq!((failure.status, failure.code()), (0, "unreachable"));
 }
+
+/// Deleting copies from before, where there are none or where there is no key of theirs any more, is told in words.
+#[test]
+fn what_is_left_of_before_a_decryption_is_said() {
+    let found = json!({"encryption": "columns", "copies_from_before_until": null, "files_from_before": []});
+    let told = |is_new, deletes| super::encryption::told("acme", "is a plain file", (is_new, deletes), &found);
+    assert_eq!(told(false, false), "acme is a plain file already.\n");
+    assert!(told(false, true).contains("Nothing is left of before"), "{}", told(false, true));
+    assert!(told(true, true).contains("What was left of before is deleted"), "{}", told(true, true));
+    assert_eq!(told(true, false), "acme is a plain file.\n");
+    let kept = json!({"encryption": "columns", "copies_from_before_until": "2026-11-29T00:00:00Z",
+                      "files_from_before": ["broken-1/db.sqlite"]});
+    let said = super::encryption::told("acme", "is a plain file", (true, false), &kept);
+    for part in ["until 2026-11-29", "bulkhead org decrypt acme --delete-copies", "broken-1/db.sqlite"] {
+        assert!(said.contains(part), "{said}");
+    }
+}

@@ -49,8 +49,11 @@ pub(super) async fn pull(context: &Context, pull: PullOrg) -> Outcome {
             if pull.cancel {
                 return cancel(context, &source, Some(client), org).await;
             }
-            let here = client.get("/v1/status").await?;
-            carry(context, &source, client, org, &cell(&here, "url")).await
+            let here = cell(&client.get("/v1/status").await?, "url");
+            if pull.dry_run {
+                return rehearse(context, &source, client, org, &here).await;
+            }
+            carry(context, &source, client, org, &here).await
         })
         .await
 }
@@ -77,7 +80,8 @@ async fn carry(context: &Context, source: &Client, target: &Client, org: &str, t
     };
     if arrival["state"] == "prepared" {
         say("From here on it takes no writes, until it is served there or this is called off with --cancel.");
-        let body = json!({ "recipient": arrival["recipient"], "waiver_sha256": arrival["waiver_sha256"] });
+        let mut body = json!({ "recipient": arrival["recipient"], "waiver_sha256": arrival["waiver_sha256"] });
+        tell_encryption(&arrival, &mut body);
         departure = source.call(Method::PUT, &format!("{departure_path}/archive"), Some(body)).await?;
         let folder = Scratch::new()?;
         let archive = folder.path().join("archive.tar.zst");
@@ -127,11 +131,21 @@ fn arrival_of(departure: &Value) -> String {
 
 /// What the target is told of what is to come.
 fn announced(departure: &Value) -> Value {
-    json!({
+    let mut body = json!({
         "organization_id": departure["organization_id"], "slug": departure["slug"],
         "external_id": departure["external_id"], "hosts": departure["hosts"], "from": departure["from"],
         "key": departure["key"], "bytes": departure["bytes"],
-    })
+    });
+    tell_encryption(departure, &mut body);
+    body
+}
+
+/// What one side says that the whole file is. Of a plain one nothing is said: a deployment from before this was told
+/// would refuse the word.
+fn tell_encryption(said: &Value, body: &mut Value) {
+    if said["encryption"] == "file" {
+        body["encryption"] = said["encryption"].clone();
+    }
 }
 
 /// The archive was not taken in. If the target says that nothing has arrived, the source goes on as before; if it says

@@ -2,6 +2,7 @@
 
 use super::sections::{Addressing, Backup, BackupMode, Config, KeyProvider, MailTransport, Replicated, SmtpTls};
 use super::{Problem, Server};
+use crate::base::Location;
 
 /// Where the rules write to.
 struct Report<'a>(&'a mut Vec<Problem>);
@@ -55,8 +56,27 @@ fn check_volumes(config: &Config, report: &mut Report<'_>) {
 
 fn check_backup(backup: &Backup, report: &mut Report<'_>) {
     let is_bucket = backup.url.starts_with("s3://");
-    if !backup.url.is_empty() && !is_bucket && !backup.url.starts_with("file:///") {
-        report.add("backup.url", "must be file:///a/folder, s3://bucket/prefix, or empty for no backup");
+    if let (false, Err(wrong)) = (backup.url.is_empty(), backup.url.parse::<Location>()) {
+        let why = wrong.why();
+        report
+            .add("backup.url", format!("must be file:///a/folder, s3://bucket/prefix, or empty for no backup: {why}"));
+    }
+    // They become parts of host names and headers, where a line break or a space ends more than the value.
+    let is_word = |text: &str| text.bytes().all(|byte| byte.is_ascii_graphic());
+    let is_region = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if !backup.region.bytes().all(is_region) || backup.region.len() > 64 {
+        report.add("backup.region", "must be the name of a region, such as \"eu-central-1\", or empty");
+    }
+    for (key, value) in [
+        ("backup.access_key_id", backup.access_key_id.as_str()),
+        ("backup.secret_access_key", backup.secret_access_key.expose()),
+    ] {
+        if !is_word(value) {
+            report.add(key, "must be visible ASCII characters alone, without spaces and line breaks");
+        }
+    }
+    if let (false, Some(why)) = (backup.endpoint.is_empty(), wrong_endpoint(&backup.endpoint)) {
+        report.add("backup.endpoint", why);
     }
     if backup.access_key_id.is_empty() != backup.secret_access_key.is_empty() {
         report.add("backup.secret_access_key", "goes with backup.access_key_id: set both or neither");
@@ -84,6 +104,21 @@ fn check_backup(backup: &Backup, report: &mut Report<'_>) {
     }
     if backup.retention_hours < backup.snapshot_hours {
         report.add("backup.retention_hours", "must be at least backup.snapshot_hours");
+    }
+}
+
+/// What keeps the address of an S3 store from being one.
+fn wrong_endpoint(text: &str) -> Option<&'static str> {
+    if !text.starts_with("https://") && !text.starts_with("http://") {
+        return Some("must begin with https://, such as \"https://minio.example.com:9000\"");
+    }
+    let Some(url) = url::Url::parse(text).ok().filter(url::Url::has_host) else {
+        return Some("must have a host, such as \"https://minio.example.com:9000\"");
+    };
+    let is_bare = url.username().is_empty() && url.password().is_none();
+    match is_bare && url.query().is_none() && url.fragment().is_none() {
+        true => None,
+        false => Some("must hold no user name, password, query or fragment; credentials have settings of their own"),
     }
 }
 

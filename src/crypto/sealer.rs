@@ -107,6 +107,15 @@ impl Sealer {
         opened.ok_or_else(|| Error::internal(format!("the sealed value {table}.{column} of {row} cannot be opened")))
     }
 
+    /// Refuses a value whose key is not there any more. Whether it opens is not looked at.
+    pub fn require_key_of(&self, sealed: &[u8]) -> Result<()> {
+        let (version, _) = split(sealed);
+        match self.keys().find(version) {
+            Some(_) => Ok(()),
+            None => Err(Error::new(&codes::DATA_KEY_DESTROYED).because(format!("it is version {version}"))),
+        }
+    }
+
     /// The value sealed with the newest key; nothing if it is already.
     pub fn reseal(
         &self,
@@ -184,6 +193,8 @@ mod tests {
         assert_eq!(sealer.open(place.0, place.1, place.2, &second).unwrap().as_slice(), b"secret");
         let refused = sealer.open(place.0, place.1, place.2, &first).unwrap_err();
         assert!(refused.is(&codes::DATA_KEY_DESTROYED), "{refused:?}");
+        assert!(sealer.require_key_of(&first).unwrap_err().is(&codes::DATA_KEY_DESTROYED));
+        assert!(sealer.require_key_of(&second).is_ok());
     }
 
     #[test]

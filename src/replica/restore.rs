@@ -31,6 +31,16 @@ pub struct Restored {
 /// Builds the database at `out`, which appears whole or not at all and never replaces a file. A `-wal` or
 /// `-journal` that lies beside it counts as a file too: SQLite would play it into what was restored.
 pub async fn restore(replica: &Replica, target: Target, out: &Path) -> Result<Restored> {
+    restore_checked(replica, target, out, |_| Ok(())).await
+}
+
+/// The same for what must be fit for something: `check` is shown the file before it has its name, and may refuse it.
+pub async fn restore_checked(
+    replica: &Replica,
+    target: Target,
+    out: &Path,
+    check: impl Fn(&Path) -> Result<()>,
+) -> Result<Restored> {
     for suffix in ["", "-wal", "-shm", "-journal"] {
         let path = beside(out, suffix);
         if path.symlink_metadata().is_ok() {
@@ -38,7 +48,7 @@ pub async fn restore(replica: &Replica, target: Target, out: &Path) -> Result<Re
         }
     }
     let items = dated(replica, target).await?;
-    build(replica, target, out, items).await
+    build(replica, target, out, items, check).await
 }
 
 /// What there is, with as many moments as the target needs.
@@ -51,7 +61,13 @@ async fn dated(replica: &Replica, target: Target) -> Result<Vec<Item>> {
 }
 
 /// From `items`, which may be older than what is there by now.
-async fn build(replica: &Replica, target: Target, out: &Path, mut items: Vec<Item>) -> Result<Restored> {
+async fn build(
+    replica: &Replica,
+    target: Target,
+    out: &Path,
+    mut items: Vec<Item>,
+    check: impl Fn(&Path) -> Result<()>,
+) -> Result<Restored> {
     let mut steps = plan(&items, target)?;
     let mut end = steps.last().map(|item| item.name.max);
 
@@ -84,13 +100,10 @@ async fn build(replica: &Replica, target: Target, out: &Path, mut items: Vec<Ite
     };
     let Some(last) = last else { return Err(super::PlanError::Empty.into()) };
 
-    blocking(|| {
-        let len = u64::from(last.page_size) * u64::from(last.commit);
-        image.set_len(len)?;
-        image.sync_all()?;
-        publish(&temporary, out)
-    })
-    .map_err(|error| match error.kind() {
+    let len = u64::from(last.page_size) * u64::from(last.commit);
+    blocking(|| image.set_len(len).and_then(|()| image.sync_all())).map_err(|error| Error::local(&temporary, error))?;
+    blocking(|| check(&temporary))?;
+    blocking(|| publish(&temporary, out)).map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => Error::Occupied { path: out.to_path_buf() },
         _ => Error::local(out, error),
     })?;
@@ -230,14 +243,14 @@ mod tests {
                 compact(&replica, 1, directory.path()).await.unwrap();
                 replica.delete(&before[..2]).await.unwrap();
             }
-            let restored = build(&replica, target, &out, before).await.unwrap();
+            let restored = build(&replica, target, &out, before, |_| Ok(())).await.unwrap();
             assert_eq!((restored.txid, restored.files), (Txid(3), 1));
             assert_eq!(fs::read(&out).unwrap(), [3; 512]);
             fs::remove_file(&out).unwrap();
         }
         // A point that went with its file is refused, and nothing else is restored in its place.
         let before: Vec<Item> = (1..=3).map(item).collect();
-        let refused = build(&replica, Target::Txid(Txid(2)), &out, before).await.unwrap_err();
+        let refused = build(&replica, Target::Txid(Txid(2)), &out, before, |_| Ok(())).await.unwrap_err();
         assert!(matches!(refused, Error::Plan(_)), "{refused}");
         assert!(!out.exists());
     }

@@ -67,12 +67,31 @@ fn before(now: DateTime<Utc>, age: Duration) -> DateTime<Utc> {
     chrono::Duration::from_std(age).ok().and_then(|age| now.checked_sub_signed(age)).unwrap_or(DateTime::<Utc>::MIN_UTC)
 }
 
+/// When each of these was made, in the order of their transactions. What is dated in the future comes from a clock that
+/// was ahead: it was made no later than what follows it, and no later than now. Otherwise it would be young for as long
+/// as that clock was ahead, and keep all that is behind it.
+fn made(items: &[&Item], now: DateTime<Utc>) -> Vec<DateTime<Utc>> {
+    let mut latest = now;
+    let mut moments: Vec<DateTime<Utc>> = items
+        .iter()
+        .rev()
+        .map(|item| {
+            if item.created_at <= now {
+                latest = item.created_at;
+            }
+            latest
+        })
+        .collect();
+    moments.reverse();
+    moments
+}
+
 /// The oldest snapshot that stays, and what goes, in the order in which it goes.
 fn choose(items: &[Item], rules: Rules, now: DateTime<Utc>) -> (Option<Txid>, [Vec<Item>; 3]) {
     let mut kept: Vec<&Item> = snapshots(items).collect();
     kept.sort_by_key(|item| item.name.max);
     let cutoff = before(now, rules.snapshots);
-    let first_young = kept.iter().position(|item| item.created_at >= cutoff).unwrap_or(kept.len());
+    let first_young = made(&kept, now).iter().position(|made| *made >= cutoff).unwrap_or(kept.len());
     let anchor = if rules.whole_window { first_young.saturating_sub(1) } else { first_young };
     let first_kept = anchor.min(kept.len().saturating_sub(1));
     let old_snapshots: Vec<Item> = kept.iter().take(first_kept).copied().cloned().collect();
@@ -88,11 +107,12 @@ fn choose(items: &[Item], rules: Rules, now: DateTime<Utc>) -> (Option<Txid>, [V
 
     let mut raw: Vec<&Item> = items.iter().filter(|item| item.level == 0).collect();
     raw.sort_by_key(|item| item.name);
+    let made = made(&raw, now);
     // Litestream finds its own position by the newest of them (`calcPos`), and starts again at 1 without it.
     raw.pop();
     let cutoff = before(now, rules.l0_after);
     let reached = items.iter().filter(|item| item.level == 1).map(|item| item.name.max).max();
-    let raw = raw.into_iter().take_while(|item| item.created_at <= cutoff).filter(|raw| {
+    let raw = raw.into_iter().zip(made).take_while(|(_, made)| *made <= cutoff).map(|(raw, _)| raw).filter(|raw| {
         // Litestream compares with the end of level 1 alone. Where level 1 has a hole, level 0 is all there is.
         let within = |item: &Item| item.name.min <= raw.name.min && raw.name.max <= item.name.max;
         reached.is_some_and(|reached| raw.name.max <= reached)
@@ -148,6 +168,27 @@ mod tests {
         let (_, parts) = choose(&items, Rules::default(), DateTime::from_timestamp(2 * day + 1, 0).unwrap());
         let left: Vec<Item> = items.iter().filter(|item| !parts.concat().contains(item)).cloned().collect();
         assert_eq!(next(&left, 2 * day + 1), Some(2 * day + 300));
+    }
+
+    #[test]
+    fn what_a_clock_that_was_ahead_has_dated_keeps_nothing_behind_it() {
+        let (day, year) = (24 * HOUR, 365 * 24 * HOUR);
+        let snapshots = [item(9, 1, 10, 0), item(9, 1, 20, year), item(9, 1, 30, 2 * day), item(9, 1, 40, 4 * day)];
+        // As old as what follows it: when that is the beginning of the window, it goes with all before it.
+        let now = 4 * day + HOUR;
+        assert_eq!(gone(&snapshots, Rules::default(), now), [(9, 1, 10), (9, 1, 20)]);
+        // Nothing follows it: it may have been made just now, and the one before it is the beginning of the window.
+        assert!(gone(&snapshots[..2], Rules::default(), now).is_empty());
+        // One of the past is as old as it says, whatever follows it.
+        let wrong = [item(9, 1, 10, 3 * day), item(9, 1, 20, 4 * day), item(9, 1, 30, -year)];
+        assert!(gone(&wrong, Rules::default(), 4 * day + HOUR).is_empty());
+        // And so on level 0.
+        let mut raw: Vec<Item> = (1..=6).map(|t| item(0, t, t, if t == 2 { year } else { 60 })).collect();
+        raw.push(item(1, 1, 6, 60));
+        assert_eq!(gone(&raw, Rules::default(), HOUR), (1..=5).map(|t| (0, t, t)).collect::<Vec<_>>());
+        raw.truncate(2);
+        raw.push(item(1, 1, 2, 60));
+        assert_eq!(gone(&raw, Rules::default(), HOUR), [(0, 1, 1)]);
     }
 
     #[test]

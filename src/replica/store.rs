@@ -2,8 +2,8 @@
 
 use super::bucket::Bucket;
 use super::folder::Folder;
-use super::location::is_key;
 use super::{Body, Error, Item, Location, Result, SNAPSHOT_LEVEL, Scratch, Settings};
+use crate::base::location::is_key;
 use crate::ltx::{FileName, Header, Txid};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};

@@ -33,8 +33,9 @@ pub(super) fn takes_long(request: &Request) -> bool {
 /// What operators do about an organization whose file may be of no use. They are given no file; an organization's
 /// own key is known only to that, and gets its refusal by way of it.
 pub(super) fn needs_no_file(path: &str) -> bool {
-    const BELOW: [&str; 15] = [
+    const BELOW: [&str; 16] = [
         "quarantine",
+        "backup",
         "recovery",
         "migration_rollback",
         "erasure",

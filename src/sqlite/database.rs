@@ -215,6 +215,25 @@ impl<K: Kind> Database<K> {
         }
     }
 
+    /// Folds the WAL into the file and cuts it off, unless a reader is in it, for whom no writer waits here. Tells
+    /// whether nothing is in it any more. One that somebody else folds is left alone.
+    pub async fn fold_if_free(&self) -> Result<bool> {
+        if matches!(self.backup, Backup::Wal(_) | Backup::Foreign) {
+            return Ok(false);
+        }
+        let _turn = self.turn_to_write().await?;
+        tokio::task::block_in_place(|| {
+            if self.wal_bytes() > 0 && self.may_fold_unread() {
+                self.with_writer(|connection| {
+                    connection.busy_timeout(Duration::ZERO)?;
+                    self.checkpoint(connection);
+                    Ok(connection.busy_timeout(super::open::PATIENCE)?)
+                })?;
+            }
+            Ok(self.wal_bytes() == 0)
+        })
+    }
+
     /// Folds the WAL into the file and cuts it off, so that what was deleted is in neither.
     pub async fn fold(&self) -> Result<()> {
         let _turn = self.turn_to_write().await?;

@@ -37,6 +37,12 @@ impl Still<'_> {
         wal_of(self.path)
     }
 
+    /// Whether nothing is in the WAL that is not in the file, nor anything from before.
+    #[must_use]
+    pub fn is_folded(&self) -> bool {
+        unfolded(self.path).is_ok_and(|bytes| bytes == 0)
+    }
+
     /// The mark that says that a WAL was folded before anybody had read it, if there is one.
     #[must_use]
     pub fn unread(&self) -> Option<PathBuf> {

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use super::open_files::{Tenants, check_stamp};
-use crate::base::{OrganizationId, Result};
-use crate::sqlite::{Backup, Database, Opening, Read, TenantDb, Write, remove_wal};
+use crate::base::{Error, OrganizationId, Result, codes};
+use crate::sqlite::{Backup, Database, Opening, Read, TenantDb, Write, is_damage, remove_wal};
 
 impl Tenants {
     /// Reads a private copy, such as one that came out of a backup. It is brought to today's schema first, and
@@ -16,7 +16,7 @@ impl Tenants {
         work: impl FnOnce(&Read<'_, TenantDb>) -> Result<T>,
     ) -> Result<T> {
         let _file_keys = tokio::runtime::Handle::current().block_on(self.unlock_copies(id))?;
-        self.open_copy(id, copy)?.first_read(work)
+        self.open_copy(id, copy)?.first_read(work).map_err(|error| self.found_in_copy(id, error))
     }
 
     /// Changes a private copy in one transaction, and leaves it as one file. Blocking.
@@ -28,7 +28,8 @@ impl Tenants {
     ) -> Result<T> {
         let _file_keys = tokio::runtime::Handle::current().block_on(self.unlock_copies(id))?;
         let database = self.open_copy(id, copy)?;
-        let value = tokio::runtime::Handle::current().block_on(database.write(work))?;
+        let written = tokio::runtime::Handle::current().block_on(database.write(work));
+        let value = written.map_err(|error| self.found_in_copy(id, error))?;
         database.settle();
         drop(database);
         // Folded, so there is nothing in them.
@@ -37,14 +38,33 @@ impl Tenants {
     }
 
     fn open_copy(&self, id: OrganizationId, copy: &Path) -> Result<Database<TenantDb>> {
-        let database = Database::<TenantDb>::open(Opening {
+        let opened = Database::<TenantDb>::open(Opening {
             path: copy,
             migrations: self.schema(),
             readers: 1,
             clock: self.0.clock.clone(),
             backup: Backup::None,
-        })?;
-        check_stamp(&database, id)?;
-        Ok(database)
+        });
+        let checked = opened.and_then(|database| check_stamp(&database, id).map(|()| database));
+        checked.map_err(|error| self.of_copy(id, error))
+    }
+
+    /// While it is worked with, only what SQLite says of its pages is the copy's own fault.
+    fn found_in_copy(&self, id: OrganizationId, error: Error) -> Error {
+        if is_damage(&error) { self.of_copy(id, error) } else { error }
+    }
+
+    /// It is not the organization's file that cannot be used, but what was taken for a copy of it.
+    fn of_copy(&self, id: OrganizationId, error: Error) -> Error {
+        let error = tokio::runtime::Handle::current().block_on(self.named(id, error));
+        if !error.is(&codes::ORGANIZATION_UNAVAILABLE) {
+            return error;
+        }
+        // What SQLite says is for the log.
+        let why = error.cause().filter(|_| std::error::Error::source(&error).is_none());
+        let why = why.unwrap_or_else(|| "it cannot be read".to_owned());
+        Error::new(&codes::BACKUP_DAMAGED)
+            .detail(format!("What the backup has for this point is not the organization's file: {why}."))
+            .source(error)
     }
 }

@@ -10,9 +10,10 @@ use super::open_files::{Tenants, require_stamp};
 use super::{MIGRATIONS, path};
 use crate::base::{Error, OrganizationId, Result, codes};
 use crate::crypto::Crew;
+use crate::keyring::FileStanding;
 use crate::sqlite::{
-    Aside, Backup, Read, TenantDb, bring_forward, copy_file, kept_before, mark_unread, remove_wal, sync_directory,
-    unfolded,
+    Aside, Backup, CAN_ENCRYPT, Read, TenantDb, bring_forward, copy_file, kept_before, mark_unread, remove_wal,
+    salt_in, sync_directory, unfolded,
 };
 
 impl Tenants {
@@ -127,15 +128,51 @@ impl Tenants {
         crew.run(tried).await?
     }
 
+    /// Looks into the copy that [`Tenants::roll_back`] would put back, as it is.
+    pub async fn look_at_kept<T>(
+        &self,
+        id: OrganizationId,
+        look: impl FnOnce(&Read<'_, TenantDb>) -> Result<T>,
+    ) -> Result<T> {
+        let keys = self.unlock(id).await?;
+        let standing = self.standing_with(id, &keys).await?;
+        tokio::task::block_in_place(|| {
+            let (_, kept) = newest_kept(&path::file(&self.root_of(id), id))?;
+            // It would not be opened in the file's place: what could have brought it under the file's key did not.
+            let is_under = match (salt_in(&kept)?, standing) {
+                (None, standing) => !matches!(standing, FileStanding::Ciphertext(_)),
+                (Some(salt), _) => !CAN_ENCRYPT || keys.with(salt).is_some(),
+            };
+            if !is_under {
+                return Err(Error::new(&codes::DATA_KEY_DESTROYED)
+                    .detail("The copy from before is not under the key that this organization's file is under now."));
+            }
+            let aside = Aside::<TenantDb>::open(&kept, self.0.clock.now())?;
+            let seen = aside.read(|db| {
+                require_stamp(db, id)?;
+                look(db)
+            });
+            drop(aside);
+            // Reading it has made them, and nothing is in them.
+            remove_wal(&kept).map_err(|error| failed("cannot remove the WAL of", &kept, error))?;
+            seen
+        })
+    }
+
     /// Puts the copy that was kept before the newest destructive step back into the file's place; the file of now
-    /// stays beside it. Returns the version that it has. What was written since is in that other file alone.
-    pub async fn roll_back(&self, id: OrganizationId) -> Result<i64> {
+    /// stays beside it. Returns the version that it has. What was written since is in that other file alone. `look`
+    /// may refuse it, and then nothing is changed.
+    pub async fn roll_back(
+        &self,
+        id: OrganizationId,
+        look: impl FnOnce(&Read<'_, TenantDb>) -> Result<()>,
+    ) -> Result<i64> {
         self.require_own_files()?;
         let held = self.hold(id).await?;
+        self.look_at_kept(id, look).await?;
         tokio::task::block_in_place(|| {
             let (directory, file) = (held.directory(), held.file());
-            let nothing = || Error::new(&codes::NO_SNAPSHOT);
-            let (version, kept) = kept_before(&file)?.into_iter().next_back().ok_or_else(nothing)?;
+            let (version, kept) = newest_kept(&file)?;
             let aside = directory.join(format!("rolled-back-{}.sqlite", self.0.clock.now().millis()));
             // Its frames are newer than the copy, and would be taken for its own.
             if unfolded(&file).unwrap_or(0) > 0 {
@@ -152,6 +189,11 @@ impl Tenants {
             Ok(version)
         })
     }
+}
+
+/// The copy that was kept before the newest destructive step, and the version that it has.
+fn newest_kept(file: &Path) -> Result<(i64, PathBuf)> {
+    kept_before(file)?.into_iter().next_back().ok_or_else(|| Error::new(&codes::NO_SNAPSHOT))
 }
 
 /// The schema version in the header of a file (sqlite.org/fileformat2.html section 1.3.13); what is in the WAL may be

@@ -16,6 +16,7 @@ mod leftovers;
 mod look;
 mod migrate;
 mod open_files;
+mod overwrite;
 mod path;
 mod recast;
 mod relocate;

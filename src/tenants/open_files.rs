@@ -15,6 +15,7 @@ use super::awaited::Reports;
 use super::encryption::require_ciphertext;
 use super::gate::{Gates, Shut, last_word};
 use super::hold::{self, Handles};
+use super::overwrite::Folder;
 use super::path;
 use super::tenant::{Open, Tenant, backstop};
 use super::volumes::Volumes;
@@ -100,6 +101,8 @@ pub(super) struct Inner {
     pub handles: Handles,
     /// Told of every commit, where files are backed up.
     pub written: OnceLock<Reports>,
+    /// Whoever folds WALs, where files are backed up.
+    pub folder: Folder,
     /// Where it is not the product's own.
     pub schema: OnceLock<&'static [&'static str]>,
 }
@@ -186,6 +189,7 @@ impl Tenants {
             attention: Arc::new(attention),
             handles: Handles::default(),
             written: OnceLock::new(),
+            folder: Folder::default(),
             schema: OnceLock::new(),
         };
         let tenants = Self(Arc::new(inner));
@@ -366,6 +370,7 @@ impl Tenants {
                 id,
                 database,
                 awaited,
+                folder: self.0.folder.clone(),
                 gates: self.0.gates.clone(),
                 is_view,
                 account,

@@ -19,6 +19,7 @@ use super::encryption::Keys;
 use super::gate::Gates;
 use super::hold::Handle;
 use super::open_files::{Attention, Faults, Occasion};
+use super::overwrite::Folder;
 
 /// A handle to one organization's file. There is no public constructor; while a clone of it exists,
 /// the file stays open.
@@ -33,6 +34,8 @@ pub(super) struct Open {
     /// Whether it is a copy of the file, which takes no writes and is older than this program.
     pub is_view: bool,
     pub awaited: Awaited,
+    /// Whoever folds its WAL for a backup.
+    pub folder: Folder,
     /// What it takes of what all share; kept at least as long as the file is open.
     pub account: Arc<Account>,
     pub keys: Arc<OrganizationKeys>,
@@ -92,9 +95,8 @@ impl Tenant {
         self.watched(self.0.database.still(work).await)
     }
 
-    /// Folds the WAL now, where no backup does it: what was deleted is overwritten on the disk. Blocking.
-    pub fn settle(&self) {
-        tokio::task::block_in_place(|| self.0.database.settle());
+    pub(super) async fn fold_if_free(&self) -> Result<bool> {
+        self.watched(self.0.database.fold_if_free().await)
     }
 
     /// The same where the organization's data takes up as much as it may, or it has written as much as it may: for

@@ -69,9 +69,14 @@ async fn every_act_of_an_operator_is_in_both_logs() {
             (&json!("success"), &json!("203.0.113.7")),
             "{event}"
         );
+        let said = &event["metadata"];
         let event = event_of(&operators, &answer, action);
-        assert_eq!(event["actor"]["id"], own[0]["actor"]["id"], "{event}");
+        assert_eq!(event["actor"], own[0]["actor"], "{event}");
         assert_eq!(event["context"]["ip_address"], Value::Null, "{event}");
+        // What the act was, where that names nobody.
+        for key in ["fields", "scopes", "algorithm"].iter().filter(|_| !action.starts_with("member.")) {
+            assert_eq!(event["metadata"][key], said[key], "{event}");
+        }
     }
     // Revoking what is over already is no act.
     operator.delete(&format!("{at}/sessions/{session}")).await.expect(204);
@@ -81,6 +86,30 @@ async fn every_act_of_an_operator_is_in_both_logs() {
     let log = format!("{:?}", operators_log(&world).await);
     for personal in ["@acme.test", "Countess", "203.0.113.7", "unpaid", "Acme 2"] {
         assert!(!log.contains(personal), "{personal} is in the operators' log");
+    }
+}
+
+/// Whoever has the data directory needs no key, and is named all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_local_operator_is_named_in_both_logs() {
+    let world = World::new().await;
+    world.organization("acme").await;
+    for (method, path, body) in [
+        ("PATCH", "/v1/organizations/acme", json!({"name": "Acme 2"})),
+        ("PUT", "/v1/organizations/acme/suspension", json!({"reason": "unpaid"})),
+        ("POST", "/v1/organizations/acme/compaction", json!({})),
+    ] {
+        let answer = world.local_operator(method, path, Some(body)).await;
+        assert!((200..300).contains(&answer.status), "{answer:?}");
+        let (own, operators) = (world.events("acme").await, operators_log(&world).await);
+        let id = answer.header("x-request-id").unwrap();
+        let of = |events: &[Value]| events.iter().find(|event| event["request_id"] == id).cloned();
+        let (Some(own), Some(noted)) = (of(&own), of(&operators)) else { panic!("{path}: not in both logs") };
+        assert_eq!(own["actor"], json!({"type": "operator", "id": null, "name": "local operator"}), "{own}");
+        assert_eq!((&noted["actor"], &noted["action"]), (&own["actor"], &own["action"]), "{noted}");
+        if method != "PUT" {
+            assert_eq!(noted["metadata"], own["metadata"], "{noted}");
+        }
     }
 }
 

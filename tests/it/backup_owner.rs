@@ -159,3 +159,74 @@ fn a_file_that_is_not_ours_is_never_replaced() {
     assert!(operator.get(&backup).unwrap().json()["progress"]["damaged"].is_string());
     server.stop();
 }
+
+/// What the operators' log says of stores that were taken over.
+fn adoptions(operator: &mut Operator) -> Vec<Value> {
+    let log = operator.get("/v1/audit_events?limit=100").unwrap().json();
+    let events = log["data"].as_array().unwrap().iter();
+    events.filter(|event| event["action"] == "backup.adopted").cloned().collect()
+}
+
+#[test]
+fn a_store_that_was_taken_over_is_in_the_operators_log_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", directory.path().join("replica").display());
+    let settings = [("BACKUP_URL", url.clone()), ("BACKUP_DELAY_MILLISECONDS", "20".to_owned())];
+    let first = with(Deployment::new(), &settings);
+    first.operator_key();
+    // Before there is a catalog, as on a machine that takes the place of one that is lost.
+    let second = with(Deployment::new(), &settings);
+    let adopted = second.json(&["backup", "adopt"]);
+    assert_eq!((&adopted["after"]["epoch"], &adopted["already_ours"]), (&json!(2), &json!(false)), "{adopted}");
+    let standing = second.data_dir().join("backup.json");
+    let noted = fs::read(&standing).unwrap();
+    let key = second.operator_key();
+    let server = second.serve();
+    let mut operator = Operator::new(&server, &key);
+    let told = adoptions(&mut operator);
+    assert_eq!(told.len(), 1, "{told:?}");
+    let event = &told[0];
+    assert_eq!((&event["actor"]["type"], &event["targets"][0]["id"]), (&json!("operator"), &json!(url)), "{event}");
+    let metadata = &event["metadata"];
+    assert_eq!((&metadata["epoch"], &metadata["epoch_before"]), (&json!(2), &json!(1)), "{event}");
+    assert_eq!((&metadata["deployment_before"], metadata["adopted_at"].is_string()), (&json!(first.url()), true));
+    server.stop();
+
+    // A start that was killed before it had forgotten it, and a command that was killed before it knew that it was done.
+    let noted = String::from_utf8(noted).unwrap();
+    assert!(noted.contains("\"done\": true"), "{noted}");
+    for again in [noted.clone(), noted.replace("\"done\": true", "\"done\": false")] {
+        fs::write(&standing, again).unwrap();
+        let server = second.serve();
+        let mut operator = Operator::new(&server, &key);
+        assert_eq!(adoptions(&mut operator).len(), 1);
+        server.stop();
+        assert!(!fs::read_to_string(&standing).unwrap().contains("adoptions"));
+    }
+}
+
+#[test]
+fn what_is_ours_already_is_not_taken_over_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = directory.path().join("replica");
+    let settings =
+        [("BACKUP_URL", format!("file://{}", replica.display())), ("BACKUP_DELAY_MILLISECONDS", "20".to_owned())];
+    let deployment = with(Deployment::new(), &settings);
+    let key = deployment.operator_key();
+    let standing = fs::read(deployment.data_dir().join("backup.json")).unwrap();
+    let answer = deployment.json(&["backup", "adopt"]);
+    assert_eq!((&answer["already_ours"], &answer["after"]), (&json!(true), &Value::Null), "{answer}");
+    assert_eq!(answer["before"]["epoch"], 1, "{answer}");
+    let asked = deployment.json(&["backup", "adopt", "--dry-run"]);
+    assert_eq!((&asked["already_ours"], &asked["dry_run"]), (&json!(true), &json!(true)), "{asked}");
+    let said = deployment.run(&["backup", "adopt"]);
+    let text = String::from_utf8(said.stdout).unwrap();
+    assert!(said.status.success() && text.contains("this deployment's already") && text.contains("Nothing"), "{text}");
+    assert_eq!(fs::read_dir(replica.join("owner")).unwrap().count(), 1, "the epoch was raised");
+    assert_eq!(fs::read(deployment.data_dir().join("backup.json")).unwrap(), standing);
+    let server = deployment.serve();
+    assert!(adoptions(&mut Operator::new(&server, &key)).is_empty());
+    // A server that runs is no hindrance to be told so.
+    assert_eq!(deployment.json(&["backup", "adopt"])["already_ours"], true);
+    server.stop();
+}

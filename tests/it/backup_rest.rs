@@ -102,6 +102,54 @@ async fn an_organization_at_rest_loses_its_old_copies_and_not_its_state() {
     assert_eq!(name, "Second");
 }
 
+/// A snapshot from a clock that was a year ahead for a while: when it is right again, others follow, and it goes with
+/// what is behind it as if it had been made in its turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_clock_that_was_far_ahead_has_left_heals() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = directory.path().join("replica");
+    let url = format!("file://{}", replica.display());
+    let mut world = World::with(&[
+        ("BULKHEAD_BACKUP_URL", &url),
+        ("BULKHEAD_BACKUP_DELAY_MILLISECONDS", "10"),
+        ("BULKHEAD_BACKUP_SNAPSHOT_HOURS", "24"),
+        ("BULKHEAD_BACKUP_RETENTION_HOURS", "48"),
+    ])
+    .await;
+    let id: OrganizationId = world.organization("acme").await.parse().unwrap();
+    let copy: PathBuf = replica.join(Source::Organization(id).path());
+    let rename = async |world: &World, name: &str| {
+        world.operator().patch("/v1/organizations/acme", &json!({ "name": name })).await.expect(200);
+        shipped(world).await;
+    };
+    let hours = |n: u64| Duration::from_secs(n * 3600);
+    let snapshots = |copy: &Path| files(copy).remove(&9).unwrap_or_default();
+    let newest = |copy: &Path| files(copy).remove(&0).unwrap().pop().unwrap()[16..].to_owned();
+    let is_covered = |copy: &Path| snapshots(copy).last().is_some_and(|last| last[16..] == newest(copy));
+    rename(&world, "First").await;
+    world.clock.advance(hours(28));
+    until("the first snapshot", async || is_covered(&copy)).await;
+    let right = world.clock.now();
+    world.clock.advance(hours(24 * 365));
+    rename(&world, "A year ahead").await;
+    world.clock.advance(hours(28));
+    until("one of the future", async || is_covered(&copy) && snapshots(&copy).len() == 2).await;
+    let of_the_future = snapshots(&copy);
+    // The clock is set right, and the machine starts again.
+    world.clock = bulkhead::base::Clock::manual(right);
+    world.while_stopped(|_| ()).await;
+    rename(&world, "Right again").await;
+    world.clock.advance(hours(28));
+    until("one of the right time", async || is_covered(&copy) && snapshots(&copy).len() == 3).await;
+    // It is as old as that one; the two before it are the window until then.
+    world.clock.advance(hours(49));
+    until("what was behind it expires", async || {
+        let left = snapshots(&copy);
+        left.len() == 1 && !of_the_future.contains(&left[0]) && files(&copy)[&0].len() == 1
+    })
+    .await;
+}
+
 /// What was provisioned and is not used lies in the store as what was shipped and as a snapshot, and not once a level.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_first_copy_is_not_written_once_a_level() {

@@ -70,6 +70,10 @@ mod without {
         }
         world.browser("acme").get("/sign-in").await.expect(503);
         world.signed_in("beside", "owner@beside.test").await;
+        let to = json!({"to": "https://there.example.test"});
+        let sent = operator.put("/v1/organizations/acme/departure", &to).await;
+        sent.expect_problem(503, "organization_encrypted");
+        operator.get("/v1/organizations/acme/departure").await.expect_problem(404, "transfer_not_found");
         let begun = operator.post("/v1/fleet/checks", &json!({"quarantine": true})).await.expect(202).id();
         let mut found = json!({"state": "running"});
         while found["state"] == "running" {
@@ -82,6 +86,57 @@ mod without {
         crate::erasure::erased(&world, &id).await;
         assert_eq!(file_keys(&world.data_dir()), 0);
     }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn it_does_not_leave_for_where_it_would_be_a_plain_file() {
+        let (mut here, there) = (World::new().await, World::new().await);
+        let id = here.organization("acme").await;
+        // The keyring says that it is to be ciphertext, which this build cannot tell from a plain file.
+        here.while_stopped(|data| {
+            let keyring = Connection::open(data.join("keyring.sqlite")).unwrap();
+            let sql = "INSERT INTO data_key (name, version, wrapped, master_key_id, created_at)
+                       SELECT name || '/file', 1, wrapped, master_key_id, created_at FROM data_key WHERE name = ?";
+            assert_eq!(keyring.execute(sql, [&id]).unwrap(), 1);
+        })
+        .await;
+        let (source, target) = (here.operator(), there.operator());
+        let leaving = "/v1/organizations/acme/departure";
+        let to = json!({"to": "https://there.example.test"});
+        let departure = source.put(leaving, &to).await.expect(200).json();
+        assert_eq!(departure["encryption"], "file");
+        let arrival = format!("/v1/arrivals/{}", departure["id"].as_str().unwrap());
+        // One that cannot make such a file says so before anything is sent.
+        let mut body = announced(&departure);
+        target.put(&arrival, &body).await.expect_problem(409, "file_encryption_unavailable");
+        target.get(&arrival).await.expect_problem(404, "transfer_not_found");
+        // One that is not told, or does not know what it is told.
+        body.as_object_mut().unwrap().remove("encryption");
+        let agreed = target.put(&arrival, &body).await.expect(200).json();
+        assert_eq!(agreed["encryption"], "columns");
+        let mut body = json!({"recipient": agreed["recipient"], "waiver_sha256": agreed["waiver_sha256"]});
+        for said in [Value::Null, agreed["encryption"].clone()] {
+            if said.is_string() {
+                body["encryption"] = said;
+            }
+            let refused = source.put(&format!("{leaving}/archive"), &body).await;
+            refused.expect_problem(409, "encrypted_not_transferred");
+            assert_eq!(source.get(leaving).await.expect(200).json()["state"], "prepared");
+            source.patch("/v1/organizations/acme", &json!({"metadata": {"still": "here"}})).await.expect(200);
+        }
+        body["encryption"] = json!("file");
+        let left = source.put(&format!("{leaving}/archive"), &body).await.expect(200).json();
+        assert_eq!(left["state"], "leaving");
+        source.delete(leaving).await.expect(204);
+    }
+}
+
+/// What the other side is told of a departure, as the command line does it.
+fn announced(departure: &Value) -> Value {
+    let of = |key: &str| departure[key].clone();
+    json!({
+        "organization_id": of("organization_id"), "slug": of("slug"), "from": of("from"), "key": of("key"),
+        "encryption": of("encryption"),
+    })
 }
 
 #[cfg(feature = "sqlcipher")]
@@ -209,6 +264,54 @@ mod with {
             .await;
         world.operator().get("/v1/organizations/acme").await.expect_problem(503, "organization_unavailable");
         world.signed_in("one", "owner@acme.test").await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn it_moves_to_another_deployment_and_is_ciphertext_there_too() {
+        let (here, there) = (World::new().await, World::new().await);
+        let (source, target) = (here.operator(), there.operator());
+        let id = source.post("/v1/organizations", &wanted("acme")).await.expect(201).id();
+        let leaving = "/v1/organizations/acme/departure";
+        let to = json!({"to": "https://there.example.test"});
+        let departure = source.put(leaving, &to).await.expect(200).json();
+        let arrival = format!("/v1/arrivals/{}", departure["id"].as_str().unwrap());
+        let agreed = target.put(&arrival, &announced(&departure)).await.expect(200).json();
+        assert_eq!((&departure["encryption"], &agreed["encryption"]), (&json!("file"), &json!("file")));
+        let mut body = json!({"recipient": agreed["recipient"], "waiver_sha256": agreed["waiver_sha256"]});
+        let refused = source.put(&format!("{leaving}/archive"), &body).await;
+        refused.expect_problem(409, "encrypted_not_transferred");
+        body["encryption"] = agreed["encryption"].clone();
+        let departure = source.put(&format!("{leaving}/archive"), &body).await.expect(200).json();
+        let archive = source.get(&format!("{leaving}/archive")).await.expect(200).body.to_vec();
+        let content = format!("{arrival}/content?sha256={}", departure["archive_sha256"].as_str().unwrap());
+        let mut call = target.call("POST", &content).header("content-type", "application/octet-stream");
+        call.body = archive;
+        let arrived = there.call(call).await.expect(200).json();
+        let body = json!({"archive_sha256": arrived["archive_sha256"], "audit": arrived["audit"]});
+        let gone = source.put(&format!("{leaving}/completion"), &body).await.expect(200).json();
+        let proof = json!({"proof": gone["proof"]});
+        target.put(&format!("{arrival}/activation"), &proof).await.expect(200);
+
+        there.signed_in("acme", "owner@acme.test").await;
+        assert_eq!(target.get("/v1/organizations/acme").await.expect(200).json()["encryption"], "file");
+        for world in [&here, &there] {
+            assert_sealed(&everything_in(file_of(world, &id).parent().unwrap()), "acme", "one of the two files");
+            assert_eq!(file_keys(&world.data_dir()), 1, "each has a key of its own");
+        }
+        // Nothing that was plain on the way is left.
+        for folder in [here.data_dir().join("exports"), there.data_dir().join("imports")] {
+            let mut left = Vec::new();
+            for entry in walkdir(&folder) {
+                left.extend(fs::read(entry).unwrap());
+            }
+            assert!(!holds(&left, b"owner@acme.test") && !holds(&left, b"SQLite format 3"), "{}", folder.display());
+        }
+    }
+
+    /// Every file at any depth.
+    fn walkdir(directory: &Path) -> Vec<PathBuf> {
+        let entries = fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path());
+        entries.flat_map(|path| if path.is_dir() { walkdir(&path) } else { vec![path] }).collect()
     }
 
     /// A database file with the committed frames of its WAL laid over it.

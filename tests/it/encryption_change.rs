@@ -437,6 +437,42 @@ mod with {
         world.signed_in("acme", "owner@acme.test").await;
     }
 
+    /// No key of before is in the keyring any more, which could say that copies under it are to be deleted.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn copies_that_nobody_can_read_any_more_go_when_that_is_asked_for() {
+        let (mut world, copies) = backed_up().await;
+        let id = world.organization("acme").await;
+        changed(&world, "file", false).await;
+        let file = file_of(&world, &id);
+        let aside = file.parent().unwrap().join("broken-1");
+        world
+            .while_stopped(|_| {
+                fs::create_dir(&aside).unwrap();
+                fs::copy(&file, aside.join("db.sqlite")).unwrap();
+            })
+            .await;
+        let found = changed(&world, "columns", false).await;
+        assert_eq!(found["files_from_before"], json!(["broken-1/db.sqlite"]), "{found}");
+        let state = world.app().state().clone();
+        world.clock.advance(state.keys.times().data_keys + Duration::from_secs(1));
+        encryption::round(&state).await;
+        assert!(versions(&world).is_empty());
+        let found = world.operator().get(PATH).await.expect(200).json();
+        assert_eq!(found["files_from_before"], json!(["broken-1/db.sqlite"]), "{found}");
+
+        let found = changed(&world, "columns", true).await;
+        assert_eq!(found["files_from_before"], json!([]), "{found}");
+        assert!(!aside.exists());
+        let log = world.operator().get("/v1/audit_events?limit=100").await.expect(200).json().to_string();
+        assert_eq!(log.matches("organization.history_deleted").count(), 1, "{log}");
+        assert!(!files_below(copies.path()).is_empty(), "the backup does not go on");
+        world.signed_in("acme", "owner@acme.test").await;
+        // Then there is nothing to be done, and nothing is.
+        let body = json!({"encryption": "columns", "delete_copies": true});
+        let again = world.operator().put(PATH, &body).await.expect(200).json();
+        assert_eq!((&again["state"], &again["files_from_before"]), (&Value::Null, &json!([])), "{again}");
+    }
+
     #[tokio::test(flavor = "multi_thread")]
     async fn while_the_store_does_not_answer_nothing_is_begun_and_nothing_is_settled() {
         let (world, copies) = backed_up().await;

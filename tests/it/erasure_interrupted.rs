@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bulkhead::base::time::length;
 use bulkhead::features::erasure::{Step, next};
 use rusqlite::Connection;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::erasure::{certified, erased};
 use crate::organizations::file_of;
@@ -173,4 +173,51 @@ fn an_operator_erases_at_the_command_line() {
     }
     assert_eq!(text(&["org", "show", "acme"]).0, Some(1));
     assert_eq!(deployment.json(&["org", "show", "globex"])["state"], "active");
+}
+
+/// Where the folder should be there is a file, as if a mount had gone away.
+#[test]
+fn at_the_command_line_it_is_said_what_an_erasure_waits_for() {
+    let (deployment, replica) = crate::backup::deployment();
+    let (slugs, away) = (["acme", "beside", "third"], replica.with_extension("away"));
+    let key = deployment.operator_key();
+    let mut server = deployment.serve();
+    let mut operator = Operator::new(&server, &key);
+    let ids = slugs.map(|slug| operator.organization(slug));
+    crate::backup::shipped(&mut operator);
+    fs::rename(&replica, &away).unwrap();
+    fs::write(&replica, "in the way").unwrap();
+
+    let ran = deployment.run(&["org", "erase", "acme", "--now", "--yes", "--wait", "8"]);
+    let [said, beside] = [&ran.stdout, &ran.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    assert_eq!(ran.status.code(), Some(1), "{said}{beside}");
+    // What is waited for, in whole lines: nothing moves in a pipe.
+    assert!(beside.contains("erasing: waiting for the store of the backup") && !beside.contains('\r'), "{beside}");
+    for part in ["What remains: deleting its copies", "signing the certificate", "backup_unavailable", &ids[0]] {
+        assert!(said.contains(part), "{part} is not said: {said}");
+    }
+    assert!(!said.contains("What remains: removing its files"), "{said}");
+    // A program reads one document and nothing else.
+    let ran = deployment.run(&["--json", "org", "erase", "beside", "--now", "--yes", "--wait", "8"]);
+    assert_eq!((ran.status.code(), String::from_utf8_lossy(&ran.stderr).into_owned()), (Some(1), String::new()));
+    let found: Value = serde_json::from_slice(&ran.stdout).unwrap();
+    assert_eq!((&found["state"], &found["next_step"]), (&json!("erasing"), &json!("remove_backup")), "{found}");
+
+    // The store is back: nobody asks for it again, and both come to their end.
+    fs::remove_file(&replica).unwrap();
+    fs::rename(&away, &replica).unwrap();
+    server.kill();
+    let server = deployment.serve();
+    for id in &ids[..2] {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !deployment.run(&["org", "certificate", id]).status.success() {
+            assert!(Instant::now() < deadline, "{}", server.log());
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let found = deployment.json(&["org", "certificate", id]);
+        assert_eq!((&found["next_step"], &found["failure"]), (&Value::Null, &Value::Null), "{found}");
+    }
+    let ran = deployment.run(&["org", "erase", "third", "--now", "--yes"]);
+    assert!(ran.status.success() && String::from_utf8_lossy(&ran.stdout).contains("Erased third"), "{ran:?}");
+    server.stop();
 }

@@ -172,9 +172,13 @@ async fn what_is_set_aside_answers_nobody_until_it_is_released() {
     }
     let set = world.operator().put(at, &json!({"reason": "torn pages"})).await.expect(200).json();
     assert_eq!((set["quarantined"].as_bool(), set["reason"].as_str()), (Some(true), Some("torn pages")));
-    // Again changes nothing, the reason least of all.
-    let again = world.operator().put(at, &json!({"reason": "another"})).await.expect(200).json();
-    assert_eq!(again, set);
+    assert_eq!(set["already_quarantined"], false, "{set}");
+    // Again changes nothing, the reason least of all, and says that it has not.
+    let mut again = world.operator().put(at, &json!({"reason": "another"})).await.expect(200).json();
+    assert_eq!(again["already_quarantined"].take(), true);
+    let found = world.operator().get(at).await.expect(200).json();
+    assert_eq!(again, found);
+    assert_eq!((&found["reason"], &found["since"]), (&set["reason"], &set["since"]), "{found}");
     world.operator().put("/v1/organizations/nobody/quarantine", &json!({"reason": "x"})).await.expect(404);
 
     let refused = async |world: &World| {
@@ -275,6 +279,13 @@ fn a_check_goes_on_after_a_kill_and_by_the_command_line() {
     assert!(released.status.success(), "{released:?}");
     let aside = deployment.run(&["fleet", "quarantine", "org-001", "--reason", "looks odd"]);
     assert!(aside.status.success(), "{aside:?}");
+    // Whoever does it again learns of the first reason, in words and as a document.
+    let again = deployment.run(&["fleet", "quarantine", "org-001", "--reason", "second thought"]);
+    let said = String::from_utf8(again.stdout).unwrap();
+    assert!(again.status.success() && said.contains("already") && said.contains("looks odd"), "{said}");
+    assert!(!said.contains("second thought"), "{said}");
+    let again = deployment.json(&["fleet", "quarantine", "org-001", "--reason", "second thought"]);
+    assert_eq!((&again["already_quarantined"], &again["reason"]), (&json!(true), &json!("looks odd")), "{again}");
     let shown = deployment.json(&["fleet", "stats"]);
     assert_eq!(shown["quarantined"][0]["reason"], "looks odd", "{shown}");
     let refusal = deployment.run(&["--json", "org", "show", "org-001"]);

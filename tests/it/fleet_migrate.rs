@@ -147,6 +147,51 @@ async fn one_organization_goes_back_to_what_it_was_before_a_destructive_step() {
     assert_eq!(version(&world, &ids[3]), today + 2);
 }
 
+/// The copy from before a destructive step is sealed with the data key of its time.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_organization_goes_back_to_what_its_keys_cannot_open_any_more() {
+    let mut world = World::new().await;
+    let ids = [world.organization("acme").await, world.organization("beside").await];
+    world.set_schema(newer());
+    world.while_stopped(|_| ()).await;
+    let newest = i64::try_from(newer().len()).unwrap();
+    let at = |id: &str, below: &str| format!("/v1/organizations/{id}{below}");
+    for id in &ids {
+        world.operator().get(&at(id, "")).await.expect(200);
+        assert_eq!(version(&world, id), newest);
+        world.operator().post(&at(id, "/data_key_rotations"), &json!({})).await.expect(200);
+    }
+    // As long as the key of then is kept, it can go back, and what is sealed there can be opened.
+    world.operator().post(&at(&ids[1], "/migration_rollback"), &json!({})).await.expect(200);
+    world.operator().delete(&at(&ids[1], "/quarantine")).await.expect(204);
+    assert!(world.browser("beside").get("/oauth2/jwks").await.expect(200).mentions("kid"));
+    world.signed_in("beside", "owner@beside.test").await;
+
+    let state = world.app().state().clone();
+    world.clock.advance(state.keys.times().data_keys + Duration::from_secs(1));
+    assert!(bulkhead::features::keys::round(&state).await.is_some());
+    let destroyed = world.events("acme").await;
+    assert!(destroyed.iter().any(|event| event["action"] == "data_key.destroyed"), "{destroyed:?}");
+    let directory = file(&world, &ids[0]).parent().unwrap().to_owned();
+    let listed = || {
+        let mut names: Vec<_> =
+            std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.retain(|name| !name.to_string_lossy().starts_with("db.sqlite-"));
+        names.sort();
+        names
+    };
+    let log = || async { world.operator().get("/v1/audit_events?limit=100").await.expect(200).json() };
+    let (beside, told) = (listed(), log().await);
+    let refused = world.operator().post(&at(&ids[0], "/migration_rollback"), &json!({})).await;
+    refused.expect_problem(409, "data_key_destroyed");
+    // Nothing was changed: it is served as before, at no moment it was set aside, and the copy is where it was.
+    assert_eq!((listed(), log().await), (beside, told));
+    assert_eq!(version(&world, &ids[0]), newest);
+    let aside = world.operator().get(&at(&ids[0], "/quarantine")).await.expect(200).json();
+    assert_eq!(aside["quarantined"], false, "{aside}");
+    world.signed_in("acme", "owner@acme.test").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_migration_goes_on_after_a_stop() {
     let (mut world, ids, today) = scene().await;

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::export::{Parts, append, archive_of, compressed, omit};
 use crate::import::{assert_clean, import};
+use crate::process::{Deployment, until};
 use crate::world::World;
 
 /// What the SQL does to the database of a good archive, and what it is refused with.
@@ -80,6 +81,13 @@ const HOSTILE: &[(&str, &str, &str)] = &[
         "UPDATE organization SET metadata = replace(hex(zeroblob(50000)), '00', '[')",
         "import_value_invalid",
     ),
+    ("text in another encoding", "UPDATE member SET title = CAST(x'C3A4FF' AS TEXT)", "import_value_invalid"),
+    ("a name in another encoding", "UPDATE organization SET name = CAST(x'FC' AS TEXT)", "import_value_invalid"),
+    (
+        "an event in another encoding",
+        "UPDATE audit_event SET payload = CAST(x'7BFF7D' AS TEXT) WHERE sequence = 2",
+        "import_value_invalid",
+    ),
     ("a huge value", "UPDATE member SET title = hex(zeroblob(600000))", "import_value_invalid"),
 ];
 
@@ -115,6 +123,29 @@ async fn hostile_databases_are_refused_and_leave_nothing() {
     // The service is as good as before.
     import(&there, &archive, "", None).await.expect(201);
     assert_clean(&there, &["acme"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn text_that_is_not_utf_8_is_told_with_its_place() {
+    let (here, there) = (World::new().await, World::new().await);
+    here.organization("acme").await;
+    here.member("acme", "ada@acme.test").await;
+    let archive = archive_of(&here, "acme", &omit()).await;
+    for (sql, place) in [
+        (
+            "UPDATE member SET title = CAST(x'FF' AS TEXT) WHERE id = (SELECT max(id) FROM member)",
+            "member.title (row 2)",
+        ),
+        ("UPDATE organization SET slug = CAST(x'FF' AS TEXT)", "organization.slug (row 1)"),
+        ("UPDATE audit_event SET payload = CAST(x'FF' AS TEXT) WHERE sequence = 2", "audit_event.payload (row 2)"),
+    ] {
+        let mut parts = Parts::of(&archive);
+        parts.database(|db| db.execute_batch(sql).unwrap());
+        let answer = import(&there, &parts.signed().packed(), "?dry_run=true", None).await;
+        let detail = answer.expect_problem(422, "import_value_invalid").json()["detail"].to_string();
+        assert!(detail.contains(place) && detail.contains("UTF-8"), "{place}: {detail}");
+    }
+    assert_clean(&there, &[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -352,10 +383,63 @@ fn the_checking_process_binds_its_own_hands() {
         let question = json!({"unpacked": unpacked, "rows": 1000, "seconds": 20, "memory": memory, "key": null});
         child.stdin.take().unwrap().write_all(question.to_string().as_bytes()).unwrap();
         let ended = child.wait_with_output().unwrap();
-        (ended.status.success(), String::from_utf8_lossy(&ended.stdout).starts_with(r#"{"good""#))
+        (ended.status.success(), String::from_utf8_lossy(&ended.stdout).trim_start().starts_with(r#"{"good""#))
     };
     assert_eq!(ask(1 << 30, 1 << 30), (true, true));
     assert!(!ask(1 << 20, 1 << 30).1, "memory");
     // It writes no more than the bound, which is a third of what the archive unpacks to.
     assert!(!ask(1 << 30, 1 << 12).1, "files");
+}
+
+/// Killed without a chance to do anything, the server leaves no process behind that goes on with what nobody waits for.
+#[test]
+fn the_checking_process_ends_with_the_server() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::process::Stdio;
+
+    let archive = tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let here = World::new().await;
+        here.organization("acme").await;
+        archive_of(&here, "acme", &omit()).await
+    });
+    let deployment = Deployment::new();
+    let at = |name: &str| deployment.directory.path().join(name);
+    let (file, pipe, program) = (at("acme.tar.zst"), at("pipe"), at("program"));
+    fs::write(&file, &archive).unwrap();
+    // A check that hangs where nothing but a signal gets to it: what it reads is a pipe that nobody writes to.
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, &pipe, fifo, rustix::fs::Mode::from_raw_mode(0o600), 0).unwrap();
+    let real = env!("CARGO_BIN_EXE_bulkhead");
+    let script = format!("#!/bin/sh\n/bin/ln -sf {} archive.tar.zst && exec {real} \"$@\"\n", pipe.display());
+    fs::write(&program, script).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let deployment = deployment.with("IMPORTS_CHECK_PROGRAM", program.display());
+    let imports = deployment.data_dir().join("imports");
+    let checkers = || -> Vec<i32> {
+        let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+        // One that has ended and was not waited for is in no folder any more.
+        let is_there = |pid: &i32| fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|at| at.starts_with(&imports));
+        pids.filter(is_there).collect()
+    };
+    let mut server = deployment.serve();
+    let mut import = deployment.command(&["org", "import", file.to_str().unwrap(), "--new-id", "--slug", "copy"]);
+    let mut import = import.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    // It has heard what it is to do, and is about to read the archive.
+    until("the check hangs", || {
+        let mut spools = fs::read_dir(&imports).into_iter().flatten().flatten();
+        spools.any(|spool| spool.path().join("unpacked").is_dir())
+    });
+    assert_eq!(checkers().len(), 1);
+    server.kill();
+    import.wait().unwrap();
+    let killed = std::time::Instant::now();
+    while !checkers().is_empty() && killed.elapsed() < std::time::Duration::from_secs(20) {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let left = checkers();
+    for pid in &left {
+        let _ =
+            rustix::process::kill_process(rustix::process::Pid::from_raw(*pid).unwrap(), rustix::process::Signal::KILL);
+    }
+    assert!(left.is_empty(), "it goes on without a server");
 }

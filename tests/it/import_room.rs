@@ -1,12 +1,14 @@
 //! Imports where there is no room: the disk's fault is told as the disk's, and leaves nothing.
 
 use std::fs;
+use std::io::Write as _;
 
 use serde_json::{Value, json};
 
 use crate::export::{Parts, archive_of, omit};
 use crate::fleet_room::Mount;
-use crate::process::{Deployment, Operator};
+use crate::process::{Deployment, HOST, Operator};
+use crate::wire::{Request, connect, read_answer};
 use crate::world::World;
 
 /// Large enough that its steps need different amounts of room.
@@ -70,5 +72,58 @@ fn a_full_disk_is_no_fault_of_the_archive_and_leaves_nothing() {
     assert!((4..24).contains(&refusals), "{refusals}");
     let mut operator = Operator::new(&server, &key);
     assert_eq!(operator.get("/v1/organizations/copy").unwrap().json()["state"], "active");
+    server.stop();
+}
+
+/// What says that it is too large need not come to be refused.
+#[test]
+fn an_upload_that_is_announced_as_too_large_is_refused_at_once() {
+    let deployment = Deployment::new().with("IMPORTS_MAX_BYTES_MIB", 1);
+    let key = deployment.operator_key();
+    let server = deployment.serve();
+    let mut operator = Operator::new(&server, &key);
+    let arrival = "/v1/arrivals/transfer_01kaj4vbg0e3n9v7m2t8x5q6wz";
+    let announced = json!({"organization_id": "org_01kaj4vbg0e3n9v7m2t8x5q6wz", "slug": "acme",
+                           "from": "https://there.example.test", "key": {"kid": "k"}});
+    let prepared = operator.call("PUT", arrival, &announced).unwrap();
+    assert_eq!(prepared.status, 200, "{}", prepared.text());
+    let content = format!("{arrival}/content?sha256={}", "0".repeat(64));
+    for path in ["/v1/imports", &content] {
+        let head = |length: u64, more: &str| {
+            format!(
+                "POST {path} HTTP/1.1\r\nhost: {HOST}:{}\r\nauthorization: Bearer {key}\r\n\
+                 content-type: application/octet-stream\r\ncontent-length: {length}\r\n{more}\r\n",
+                server.port
+            )
+        };
+        // Of neither a byte comes: the one waits for the answer, the other to be told that it may begin.
+        for more in ["", "expect: 100-continue\r\n"] {
+            let mut stream = connect(server.port).unwrap();
+            stream.get_mut().write_all(head(10 << 30, more).as_bytes()).unwrap();
+            let answer = read_answer(&mut stream).unwrap();
+            assert_eq!((answer.status, answer.code().as_str()), (413, "import_too_large"), "{path} {more:?}");
+        }
+        // Whoever sends all of it first gets to read the answer, and the connection is as good as before.
+        let mut stream = connect(server.port).unwrap();
+        let mut whole = head(3 << 20, "").into_bytes();
+        whole.resize(whole.len() + (3 << 20), 7);
+        whole.extend(Request::get(HOST, "/v1/status").bearer(&key).bytes(server.port));
+        stream.get_mut().write_all(&whole).unwrap();
+        let answer = read_answer(&mut stream).unwrap();
+        assert_eq!((answer.status, answer.code().as_str()), (413, "import_too_large"), "{path}");
+        assert_eq!(read_answer(&mut stream).unwrap().status, 200, "{path}");
+    }
+    // The command line says how large a file is as well.
+    let file = deployment.directory.path().join("large.tar.zst");
+    fs::write(&file, vec![7; 3 << 20]).unwrap();
+    let (url, import) = (deployment.url(), ["--json", "org", "import", file.to_str().unwrap()]);
+    let elsewhere = ["--url", url.as_str(), "--api-key", key.as_str()];
+    for more in [Vec::new(), elsewhere.to_vec()] {
+        let ran = deployment.run(&[more.as_slice(), &import].concat());
+        let told: Value = serde_json::from_slice(&ran.stderr).unwrap_or_else(|_| panic!("{ran:?}"));
+        assert_eq!(told["error"]["code"], "import_too_large", "{more:?}: {told}");
+    }
+    let left = fs::read_dir(deployment.data_dir().join("imports")).into_iter().flatten().count();
+    assert_eq!(left, 0);
     server.stop();
 }

@@ -82,11 +82,15 @@ fn what_needs_the_directory_for_itself_says_who_has_it() {
     let store = tempfile::tempdir().unwrap();
     let deployment = with_acme().with("BACKUP_URL", format!("file://{}", store.path().display()));
     let server = deployment.serve();
+    // Its own store is its own; one of somebody else's it would take over.
+    let other = tempfile::tempdir().unwrap();
+    let deployment = deployment.with("BACKUP_URL", format!("file://{}", other.path().display()));
     for command in [&["catalog", "rebuild"][..], &["catalog", "rebuild", "--dry-run"], &["backup", "adopt"]] {
         let (code, error) = refused(&deployment, command);
         assert_eq!((code, &error["code"]), (1, &json!("data_directory_in_use")), "{command:?}: {error}");
         assert!(error["advice"].as_str().unwrap().starts_with("Stop"), "{error}");
     }
+    assert!(std::fs::read_dir(other.path()).unwrap().next().is_none(), "it was taken over");
     server.stop();
     assert!(deployment.run(&["catalog", "rebuild"]).status.success());
 }

@@ -76,6 +76,11 @@ fn a_pipe_gets_plain_lines_a_terminal_one_that_changes_and_a_program_a_document(
     let said = String::from_utf8(ran.stderr).unwrap();
     assert!(said.contains("fetched: 12 of 12"), "{said}");
     assert!(!said.contains('\r') && !said.contains('\u{1b}'), "{said:?}");
+    // And no line for each organization, on either side.
+    assert!(said.lines().count() < 6, "{said}");
+    let answer = String::from_utf8(ran.stdout).unwrap();
+    assert!(answer.contains("keyring") && answer.contains("And 12 organizations, below "), "{answer}");
+    assert!(!answer.contains("org_") && answer.lines().count() == 5, "{answer}");
 
     let to = folder.path().join("json");
     let ran = deployment.run(&["--json", "backup", "fetch", "--whole", "--to", to.to_str().unwrap()]);

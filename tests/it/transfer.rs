@@ -423,7 +423,28 @@ fn the_command_line_pushes_and_pulls_and_refuses_what_is_not_free() {
     // The other way round: started where it comes to.
     let third = Side::new();
     let (from, key) = (target.deployment.url(), target.key_file.display().to_string());
-    let pulled = third.deployment.run(&["org", "pull", "acme", "--from", &from, "--from-key-file", &key]);
+    let pull = |org: &str, more: &[&str]| {
+        third
+            .deployment
+            .run(&[&["--json", "org", "pull", org, "--from", &from, "--from-key-file", &key], more].concat())
+    };
+    // Both sides are asked, and nothing is different afterwards on either.
+    third.operator().organization("other");
+    let refused = pull("other", &["--dry-run"]);
+    assert!(
+        !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("slug_taken"),
+        "{refused:?}"
+    );
+    let dry = pull("acme", &["--dry-run"]);
+    let plan: Value = serde_json::from_slice(&dry.stdout).unwrap_or_else(|_| panic!("{dry:?}"));
+    assert_eq!((dry.status.code(), &plan["dry_run"], &plan["organization_id"]), (Some(0), &json!(true), &json!(id)));
+    for org in ["acme", "other"] {
+        assert_eq!(target.get(&format!("/v1/organizations/{org}/departure")).status, 404);
+    }
+    assert_eq!(third.get(&format!("/v1/organizations/{id}")).status, 404);
+    assert!(target.writes(&id, "still"));
+
+    let pulled = pull("acme", &[]);
     assert!(pulled.status.success(), "{pulled:?}");
     assert!(!target.writes(&id, "last") && third.writes(&id, "last"));
 }

@@ -19,9 +19,9 @@ pub(in crate::cli) enum MemberCommand {
     Deactivate(Member),
     /// Let a deactivated member back in
     Reactivate(Member),
-    /// Delete a member; what the audit log says of them stays
+    /// Delete a member; what the audit log says of them stays until they are erased
     Delete(Member),
-    /// Delete a member, and take what the audit log says of them out of it
+    /// Delete a member, and take what the audit log says of them out of it; one who was deleted before, by id
     Erase(Member),
 }
 

@@ -140,6 +140,10 @@ pub(in crate::cli) struct EraseOrg {
     /// At once: it cannot be called off then
     #[arg(long, conflicts_with_all = ["after_days", "cancel"])]
     pub now: bool,
+    /// How many seconds to wait for the end, with --now; the erasure goes on without anybody who waits
+    #[arg(long, value_name = "SECONDS", requires = "now", default_value_t = 120,
+          value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub wait: u32,
     /// How many days it can still be called off, 0 to 90 [default: 7]
     #[arg(long, value_name = "N", conflicts_with = "cancel", value_parser = clap::value_parser!(u16).range(0..=90))]
     pub after_days: Option<u16>,

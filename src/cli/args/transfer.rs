@@ -38,4 +38,7 @@ pub(in crate::cli) struct PullOrg {
     /// Call it off, as long as it has not left
     #[arg(long)]
     pub cancel: bool,
+    /// Ask both sides whether it could be done, and change nothing that matters
+    #[arg(long, conflicts_with = "cancel")]
+    pub dry_run: bool,
 }

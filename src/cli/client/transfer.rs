@@ -122,14 +122,15 @@ impl Client {
             sent += piece.len() as u64;
             progress.at(sent, total);
         });
-        let mut answered = pin!(self.send(path, key, stream));
+        let mut answered = pin!(self.send(path, key, (stream, total)));
         tokio::select! {
             answer = &mut answered => answer,
             _ = all_sent => waiting("checking what was sent", quiet, answered).await,
         }
     }
 
-    async fn send<S>(&self, path: &str, key: Option<&Secret>, stream: S) -> Result<Value, Failure>
+    /// It says beforehand how much it is, so that what is too large need not be sent.
+    async fn send<S>(&self, path: &str, key: Option<&Secret>, (stream, total): (S, u64)) -> Result<Value, Failure>
     where
         S: Stream<Item = io::Result<Bytes>> + Send + 'static,
     {
@@ -140,6 +141,7 @@ impl Client {
                     .post(format!("{origin}{path}"))
                     .timeout(TRANSFER)
                     .header(header::CONTENT_TYPE.as_str(), "application/octet-stream")
+                    .header(header::CONTENT_LENGTH.as_str(), total)
                     .body(reqwest::Body::wrap_stream(stream));
                 if let Some(key) = key {
                     request = request.bearer_auth(key.expose());
@@ -152,7 +154,9 @@ impl Client {
                 (status, response.bytes().await.map_err(|error| cannot_connect(origin, &error))?)
             }
             Road::InProcess { router, .. } => {
-                let mut request = local(Method::POST, path).header(header::CONTENT_TYPE, "application/octet-stream");
+                let mut request = local(Method::POST, path)
+                    .header(header::CONTENT_TYPE, "application/octet-stream")
+                    .header(header::CONTENT_LENGTH, total);
                 if let Some(secrets_key) = secrets_key {
                     request = request.header(SECRETS_KEY, secrets_key);
                 }

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::{ERASED, Event, Payload, each, each_after, store};
-use crate::base::{Email, MemberId, Result, SessionId};
+use super::{DELETED, ERASED, Event, Payload, each, each_after, store};
+use crate::base::{Email, MemberId, Result, SessionId, Timestamp};
 use crate::sqlite::{Read, TenantDb, Write};
 
 /// What a person is known by in a log.
@@ -20,8 +20,17 @@ pub struct Person {
 
 impl Person {
     #[must_use]
-    pub fn new(id: MemberId, address: impl Into<String>) -> Self {
-        Self { id: id.to_string(), addresses: vec![address.into()], sessions: Vec::new() }
+    pub fn new(id: MemberId) -> Self {
+        Self { id: id.to_string(), addresses: Vec::new(), sessions: Vec::new() }
+    }
+
+    /// One more address, normalized; tells whether it is a new one.
+    pub fn add_address(&mut self, normalized: &str) -> bool {
+        let is_new = !self.is_address(normalized);
+        if is_new {
+            self.addresses.push(normalized.to_owned());
+        }
+        is_new
     }
 
     /// Whether this is one of their addresses.
@@ -80,22 +89,83 @@ fn holds_address(text: &str, address: &str) -> bool {
     })
 }
 
-/// Adds the addresses that the log knows the person by from earlier: events call a member without a name by their
-/// address.
-pub fn earlier_addresses(db: &Read<'_, TenantDb>, person: &mut Person) -> Result<()> {
-    let mut found = Vec::new();
+/// What a log knows of a person, be they a member or not any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known {
+    /// An event that still has its content is about them.
+    pub is_named: bool,
+    pub erased: Option<Erased>,
+}
+
+/// What was taken out of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Erased {
+    /// Events that have lost their content.
+    pub events: usize,
+    /// Mails that waited.
+    pub mails: usize,
+    /// When it was done last.
+    pub at: Timestamp,
+}
+
+/// Adds what the log knows the person by besides. Addresses of earlier days: events call a member without a name by
+/// their address, and a deletion says which it was. Sessions of which the rows are gone.
+pub fn learn(db: &Read<'_, TenantDb>, person: &mut Person) -> Result<Known> {
+    let (mut known, mut names, mut sessions) = (Known::default(), Vec::new(), HashSet::new());
     each(db, |event| {
+        let at = event.occurred_at;
         let Some(payload) = event.payload else { return Ok(()) };
-        let of_actor = (payload.actor.id.as_deref() == Some(&person.id)).then_some(payload.actor.name).flatten();
-        let of_targets = payload.targets.into_iter().filter(|target| target.id == person.id);
-        let names = of_targets.filter_map(|target| target.name).chain(of_actor);
-        found.extend(names.filter_map(|name| Some(Email::parse(&name)?.normalized().to_owned())));
+        let is_actor = payload.actor.id.as_deref() == Some(&person.id);
+        let is_target = payload.targets.iter().any(|target| target.id == person.id);
+        if event.action == ERASED {
+            if is_target {
+                known.erased = Some(Erased::and(known.erased, &payload, at));
+            }
+            return Ok(());
+        }
+        if !is_actor && !is_target {
+            return Ok(());
+        }
+        known.is_named = true;
+        // One whom somebody else has ended is no session of theirs.
+        if is_target || event.action == "session.created" {
+            sessions
+                .extend(payload.targets.iter().filter(|target| target.r#type == "session").map(|one| one.id.clone()));
+        }
+        if is_actor {
+            sessions.extend(payload.context.session_id);
+            names.extend(payload.actor.name);
+        }
+        if is_target && event.action == DELETED {
+            names.extend(payload.metadata.get("email").and_then(Value::as_str).map(str::to_owned));
+        }
+        names.extend(payload.targets.into_iter().filter(|target| target.id == person.id).filter_map(|one| one.name));
         Ok(())
     })?;
-    person.addresses.extend(found);
-    person.addresses.sort();
-    person.addresses.dedup();
-    Ok(())
+    for name in names {
+        if let Some(email) = Email::parse(&name) {
+            person.add_address(email.normalized());
+        }
+    }
+    person.sessions.extend(sessions.iter().filter_map(|id| id.parse::<SessionId>().ok()));
+    person.sessions.sort_unstable();
+    person.sessions.dedup();
+    Ok(known)
+}
+
+impl Erased {
+    /// What this event tells of besides those before it.
+    fn and(before: Option<Self>, payload: &Payload, at: Timestamp) -> Self {
+        let text = payload.metadata.get("events").and_then(Value::as_str).unwrap_or_default();
+        let events: i64 = runs(text).iter().map(|(first, last)| (last - first + 1).max(0)).sum();
+        let mails = payload.metadata.get("mails").and_then(Value::as_u64).unwrap_or(0);
+        let number = |count: Option<usize>| count.unwrap_or(0);
+        Self {
+            events: before.map_or(0, |one| one.events) + number(usize::try_from(events).ok()),
+            mails: before.map_or(0, |one| one.mails) + number(usize::try_from(mails).ok()),
+            at,
+        }
+    }
 }
 
 /// The events behind this one that are about the person, in order.
@@ -161,7 +231,8 @@ mod tests {
 
     #[test]
     fn an_address_is_found_by_itself_only() {
-        let person = Person::new(MemberId::from_bits(7), "ada@acme.test");
+        let mut person = Person::new(MemberId::from_bits(7));
+        assert!(person.add_address("ada@acme.test") && !person.add_address("ada@acme.test"));
         for text in
             ["ada@acme.test", "to <Ada@Acme.test>", "ada@acme.test.", "x,ada@acme.test,y", "mem_x ada@acme.test: no"]
         {

@@ -8,7 +8,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{Act, Actor, By, Context, Event, Outcome, Payload, Target, Verification};
-use crate::base::{AuditEventId, OrganizationId, Timestamp};
+use crate::base::{AuditEventId, Timestamp};
 use crate::catalog::Catalog;
 use crate::features::{DeploymentState, TenantState, audit};
 use crate::tenants::Tenant;
@@ -36,8 +36,8 @@ pub fn deployment_api() -> OpenApiRouter<DeploymentState> {
 #[must_use]
 pub fn by_caller(info: &RequestInfo, caller: &Caller) -> By {
     let actor = match &caller.identity {
-        Identity::LocalOperator => operator(None, Some("local operator")),
-        Identity::OperatorKey { id, name } => operator(Some(id.to_string()), Some(name)),
+        Identity::LocalOperator => Actor::operator(None, Some("local operator")),
+        Identity::OperatorKey { id, name } => Actor::operator(Some(id.to_string()), Some(name)),
         Identity::OrganizationKey { id, name, .. } => {
             Actor { r#type: "api_key".into(), id: Some(id.to_string()), name: Some(name.clone()) }
         }
@@ -46,18 +46,15 @@ pub fn by_caller(info: &RequestInfo, caller: &Caller) -> By {
     By { actor, context, request_id: info.id.clone() }
 }
 
-/// The same for the catalog, which holds no personal data: the key's id says who, nothing says where.
+/// The same for the catalog, which holds no personal data: the operator's key says who, nothing says where.
 #[must_use]
 pub fn by_operator(info: &RequestInfo, caller: &Caller) -> By {
-    let actor = match &caller.identity {
-        Identity::LocalOperator => operator(None, None),
-        Identity::OperatorKey { id, .. } | Identity::OrganizationKey { id, .. } => operator(Some(id.to_string()), None),
-    };
-    By { actor, context: Context::default(), request_id: info.id.clone() }
-}
-
-fn operator(id: Option<String>, name: Option<&str>) -> Actor {
-    Actor { r#type: "operator".into(), id, name: name.map(str::to_owned) }
+    let By { mut actor, request_id, .. } = by_caller(info, caller);
+    if !caller.is_operator() {
+        // Those of organizations are named by their people.
+        actor.name = None;
+    }
+    By { actor, context: Context::default(), request_id }
 }
 
 /// The operators' log, for writing only; cheap to clone. It gives no access to the catalog behind it.
@@ -72,27 +69,17 @@ impl OperatorLog {
         Self { catalog }
     }
 
-    /// Notes what an operator has just done to an organization: which act on which ids, no more. The
-    /// acts of an organization's own keys are its own affair, and are not noted here.
+    /// Notes what an operator has just done to an organization: which act on which ids, and what the organization's
+    /// own log says of it besides, as far as that names no person. The acts of an organization's own keys are its own
+    /// affair, and are not noted here.
     ///
     /// The act itself is committed, and in the organization's log; so a failure here does not undo or
     /// hide it, but must be seen by whoever watches the service.
-    pub async fn note(
-        &self,
-        caller: &Caller,
-        info: &RequestInfo,
-        organization: OrganizationId,
-        action: &'static str,
-        targets: &[(&str, String)],
-    ) {
+    pub async fn note(&self, caller: &Caller, info: &RequestInfo, act: Act) {
         if !caller.is_operator() {
             return;
         }
-        let mut act = Act::about(action, organization);
-        for (kind, id) in targets {
-            act = act.on(Target::new(kind, id));
-        }
-        let by = by_operator(info, caller);
+        let (by, action) = (by_operator(info, caller), act.action);
         if let Err(error) = self.catalog.write(|db| audit::record(db, &by, act)).await {
             let (cause, request_id) = (error.cause(), info.id.as_str());
             tracing::error!(%error, cause, request_id, action, "an operator's act is missing in the operators' log");

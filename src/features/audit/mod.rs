@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use erase::{Person, about, earlier_addresses, erased_members, ranges, strip};
+pub use erase::{Erased, Known, Person, about, erased_members, learn, ranges, strip};
 pub use store::{each, each_after, list, newest_action};
 
 use crate::base::{AuditEventId, MemberId, OrganizationId, Result, Timestamp};
@@ -25,6 +25,8 @@ use crate::sqlite::{Kind, Read, Write};
 
 /// A person was taken out of the log. The event says which others it has left without their content.
 pub const ERASED: &str = "member.erased";
+/// A member was deleted. The event says which address they had, so that they can still be erased.
+pub const DELETED: &str = "member.deleted";
 
 /// Who acted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -39,6 +41,12 @@ impl Actor {
     #[must_use]
     pub fn member(id: MemberId, name: &str) -> Self {
         Self { r#type: "member".into(), id: Some(id.to_string()), name: Some(name.to_owned()) }
+    }
+
+    /// Whoever runs the deployment: with a key of that id, or on its own machine.
+    #[must_use]
+    pub fn operator(id: Option<String>, name: Option<&str>) -> Self {
+        Self { r#type: "operator".into(), id, name: name.map(str::to_owned) }
     }
 
     #[must_use]

@@ -9,13 +9,14 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{
-    Access, Difference, Facts, Past, Restoration, Withheld, at, between, history, past, rehearse, rehearse_replacement,
-    replace, restore, workshop,
+    Access, Difference, Facts, Past, Restoration, Withheld, at, between, past, rehearse, rehearse_replacement, replace,
+    restore, workshop,
 };
-use crate::backup::{Backups, Item, Point, Progress, Source, Target, Txid};
-use crate::base::{Error, OrganizationId, Replication, Result, Timestamp, codes};
+use crate::backup::{Backups, Item, Point, Progress, Source, Target, Txid, is_out_of_reach};
+use crate::base::{Error, Kind, OrganizationId, Replication, Result, Timestamp, codes};
 use crate::catalog::transfers;
 use crate::features::DeploymentState;
+use crate::features::audit::Act;
 use crate::features::audit::http::by_caller;
 use crate::tenants::Tenant;
 use crate::web::access::{Operator, scope};
@@ -51,7 +52,8 @@ struct ProgressBody {
     behind_since: Option<Timestamp>,
     last_error: Option<String>,
     last_error_at: Option<Timestamp>,
-    /// Why nothing is shipped any more: another server writes to this copy. Null while all is well.
+    /// Why nothing is shipped any more: another server writes to this copy, or the organization is set aside. Null
+    /// while all is well.
     stopped: Option<String>,
     /// The last file of the copy that was found damaged; a whole one was shipped in its place.
     damaged: Option<String>,
@@ -105,8 +107,8 @@ struct BackupBody {
     #[schema(inline)]
     object: BackupObject,
     organization_id: OrganizationId,
-    /// What a write has reached when it is acknowledged.
-    replication: Replication,
+    /// What a write has reached when it is acknowledged; null while its file, which says so, cannot be opened.
+    replication: Option<Replication>,
     progress: ProgressBody,
     /// Whether the store could be looked at. If not, nothing is known of what follows.
     store_reachable: bool,
@@ -258,7 +260,8 @@ async fn get_deployment_backup(
 
 /// Get an organization's backup
 ///
-/// What can be had back, and how far the copy has come. Only for operators.
+/// What can be had back, and how far the copy has come; also of an organization that is set aside, or whose file cannot
+/// be used. Only for operators.
 #[utoipa::path(
     get, path = "/v1/organizations/{org}/backup", tag = "Backups",
     security(("api_key" = ["organizations:read"])),
@@ -269,14 +272,21 @@ async fn get_deployment_backup(
 )]
 async fn get_backup(
     State(state): State<DeploymentState>,
-    tenant: Tenant,
     _caller: Operator<scope::OrganizationsRead>,
+    Path(path): Path<OrganizationPath>,
 ) -> Answer {
     let backups = configured(&state)?;
+    let route = state.directory.by_name(&path.org).await?;
+    let id = route.organization();
+    let replication = match state.tenants.open(&route).await {
+        Ok(tenant) => Some(tenant.replication()),
+        Err(error) if error.kind() == Kind::Unavailable => None,
+        Err(error) => return Err(error.into()),
+    };
     // What is known here is told all the same: this is when it is asked for.
-    let history = match history(backups, &tenant).await {
+    let history = match backups.history(Source::Organization(id)).await {
         Ok(history) => Some(history),
-        Err(error) if error.is(&codes::BACKUP_UNAVAILABLE) => None,
+        Err(error) if is_out_of_reach(&error) => None,
         Err(error) => return Err(error.into()),
     };
     let store_reachable = history.is_some();
@@ -284,9 +294,9 @@ async fn get_backup(
     let item = |item: &Item| PointBody { txid: item.name.max.to_string(), at: Timestamp::from_utc(item.created_at) };
     let body = BackupBody {
         object: BackupObject,
-        organization_id: tenant.id(),
-        replication: tenant.replication(),
-        progress: backups.progress(Source::Organization(tenant.id())).into(),
+        organization_id: id,
+        replication,
+        progress: backups.progress(Source::Organization(id)).into(),
         store_reachable,
         oldest: history.oldest.map(point),
         newest: history.newest.map(point),
@@ -353,7 +363,7 @@ async fn list_differences(
     security(("api_key" = ["organizations:write"])),
     responses(
         (status = 200, description = "What was restored, or would be", body = RestorationBody),
-        (status = 409, description = "`backup_not_configured`, or nobody would own it: `last_owner`",
+        (status = 409, description = "`backup_not_configured`; `backup_damaged`; or nobody would own it: `last_owner`",
          body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -372,7 +382,15 @@ async fn restore_organization(
         rehearse(&tenant, &past, access).await?
     } else {
         let restored = restore(backups, &tenant, &past, access, &by_caller(&info, &caller)).await?;
-        state.tenant.operator_log.note(&caller, &info, tenant.id(), "organization.restored", &[]).await;
+        let act = Act::about("organization.restored", tenant.id())
+            .with("txid", restored.txid.to_string())
+            .with("as_of", restored.as_of.to_string())
+            .with("previous_txid", restored.previous.map(|txid| txid.to_string()))
+            .with("changes", restored.changes.len())
+            .with("withheld", restored.withheld.len())
+            .with("reinstated", restored.reinstated.len())
+            .with("sessions_ended", restored.sessions_ended);
+        state.tenant.operator_log.note(&caller, &info, act).await;
         restored
     };
     Ok(reply::json(200, &body_of(tenant.id(), body.dry_run, restoration)))
@@ -388,7 +406,7 @@ async fn restore_organization(
     security(("api_key" = ["organizations:write"])),
     responses(
         (status = 200, description = "It is in place", body = RecoveryBody),
-        (status = 409, description = "`backup_not_configured`, or the file is fine: `organization_readable`",
+        (status = 409, description = "`backup_not_configured`; `backup_damaged`; it is fine: `organization_readable`",
          body = Problem, content_type = "application/problem+json"),
         (status = 421, description = "`organization_moved`: it has left for another deployment", body = Problem,
          content_type = "application/problem+json"),
@@ -408,10 +426,13 @@ async fn recover_organization(
     let came_back = state.catalog.read(|db| transfers::came_back(db, id)).await?;
     let by = by_caller(&info, &caller);
     let replaced = if body.dry_run {
-        rehearse_replacement(backups, &state.tenants, id, target, &scratch).await?
+        rehearse_replacement(backups, &state.tenants, id, target, (&scratch, came_back)).await?
     } else {
         let replaced = replace(backups, &state.tenants, id, target, (&scratch, came_back), &by).await?;
-        state.tenant.operator_log.note(&caller, &info, id, "organization.recovered", &[]).await;
+        let act = Act::about("organization.recovered", id)
+            .with("txid", replaced.txid.to_string())
+            .with("as_of", replaced.as_of.to_string());
+        state.tenant.operator_log.note(&caller, &info, act).await;
         replaced
     };
     let body = RecoveryBody {

@@ -20,8 +20,9 @@ pub use replace::{Replacement, rehearse_replacement, replace};
 use crate::backup::{Backups, History, Restored, Source, Target, Txid};
 use crate::base::{Error, OrganizationId, Result, Timestamp, codes};
 use crate::crypto::random;
+use crate::features::DeploymentState;
 use crate::features::api_key::{self, ApiKey};
-use crate::features::audit::{self, Act, By, Target as Subject};
+use crate::features::audit::{self, Act, Actor, By, Context, Target as Subject};
 use crate::features::member::{self, Member, Role, Status};
 use crate::features::organization::{self, Organization};
 use crate::features::session::{self, End};
@@ -110,11 +111,6 @@ pub fn at(time: Timestamp) -> Target {
     Target::Time(time.to_utc())
 }
 
-/// What can be had back; what was committed a moment ago included.
-pub async fn history(backups: &Backups, tenant: &Tenant) -> Result<History> {
-    backups.history(Source::Organization(tenant.id())).await
-}
-
 /// An organization as it was.
 pub async fn past(
     backups: &Backups,
@@ -149,6 +145,42 @@ pub async fn fetch(backups: &Backups, id: OrganizationId, target: Target, out: &
         }
         other => other,
     }
+}
+
+/// Tells in the operators' log that the store was taken over, which was done while there was no server and maybe no
+/// catalog either. Once: a start that is killed in between finds it there.
+pub async fn note_adoptions(state: &DeploymentState, backups: &Backups) -> Result<()> {
+    const ACTION: &str = "backup.adopted";
+    let adoptions = backups.adoptions();
+    if adoptions.is_empty() {
+        return Ok(());
+    }
+    // Whoever may do it on this machine, as for every command without a key.
+    let by = By {
+        actor: Actor::operator(None, Some("local operator")),
+        context: Context::default(),
+        request_id: "cli".to_owned(),
+    };
+    state
+        .catalog
+        .write(|db| {
+            for adoption in &adoptions {
+                if audit::has_happened(db, ACTION, "adoption", &adoption.id.as_str().into())? {
+                    continue;
+                }
+                let act = Act::new(ACTION)
+                    .on(Subject::new("backup", &adoption.location))
+                    .with("adoption", adoption.id.as_str())
+                    .with("adopted_at", Timestamp::from_utc(adoption.at).to_string())
+                    .with("epoch", adoption.epoch)
+                    .with("epoch_before", adoption.epoch_before)
+                    .with("deployment_before", adoption.deployment_before.clone());
+                audit::record(db, &by, act)?;
+            }
+            Ok(())
+        })
+        .await?;
+    tokio::task::block_in_place(|| backups.adoptions_told(&adoptions))
 }
 
 /// The folder below which past states are put together, on the file system of the data directory.

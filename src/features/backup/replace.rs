@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{Copy, fetch};
-use crate::backup::{Backups, Source, Target, Txid};
+use crate::backup::{Backups, Restored, Source, Target, Txid};
 use crate::base::{Error, MemberId, OrganizationId, Result, Timestamp, codes};
 use crate::features::audit::{self, Act, By, Target as Subject};
 use crate::features::erasure::member::erase_from_past;
@@ -40,30 +40,7 @@ pub async fn replace(
     // What has moved away does not come back by another way; what is frozen is released first.
     tenants.require_open(id)?;
     let source = Source::Organization(id);
-    let copy = Copy::new(scratch)?;
-    let restored = fetch(backups, id, target, &copy.file()).await?;
-    if !came_back {
-        require_staying(tenants, id, &copy.file())?;
-    }
-    let mut gone: Vec<MemberId> = Vec::new();
-    if target != Target::Latest {
-        // A catalog of before does not know that it has left. The newest of the backup does, whatever is asked for, and
-        // it knows who was erased since.
-        let newest = Copy::new(scratch)?;
-        match fetch(backups, id, Target::Latest, &newest.file()).await {
-            Ok(_) => {
-                if !came_back {
-                    require_staying(tenants, id, &newest.file())?;
-                }
-                let erased =
-                    tokio::task::block_in_place(|| tenants.read_copy(id, &newest.file(), audit::erased_members))?;
-                gone = erased.iter().filter_map(|id| id.parse().ok()).collect();
-            }
-            Err(error) => {
-                tracing::warn!(organization = %id, ?error, "whether it or a member has left since is not looked at");
-            }
-        }
-    }
+    let Found { copy, restored, gone } = find(backups, tenants, id, target, (scratch, came_back)).await?;
     let as_of = Timestamp::from_utc(restored.timestamp);
     // From before it was encrypted, decrypted or given another key.
     tokio::task::block_in_place(|| tenants.recast_copy(id, &copy.file()))?;
@@ -99,6 +76,49 @@ pub async fn replace(
     Ok(Replacement { txid: restored.txid, as_of, kept })
 }
 
+/// What the backup has for the place of a file.
+struct Found {
+    copy: Copy,
+    restored: Restored,
+    /// Members who were erased since.
+    gone: Vec<MemberId>,
+}
+
+/// Fetches it, and refuses what has left.
+async fn find(
+    backups: &Backups,
+    tenants: &Tenants,
+    id: OrganizationId,
+    target: Target,
+    (scratch, came_back): (&Path, bool),
+) -> Result<Found> {
+    let copy = Copy::new(scratch)?;
+    let restored = fetch(backups, id, target, &copy.file()).await?;
+    if !came_back {
+        require_staying(tenants, id, &copy.file())?;
+    }
+    let mut gone: Vec<MemberId> = Vec::new();
+    if target != Target::Latest {
+        // A catalog of before does not know that it has left. The newest of the backup does, whatever is asked for, and
+        // it knows who was erased since.
+        let newest = Copy::new(scratch)?;
+        match fetch(backups, id, Target::Latest, &newest.file()).await {
+            Ok(_) => {
+                if !came_back {
+                    require_staying(tenants, id, &newest.file())?;
+                }
+                let erased =
+                    tokio::task::block_in_place(|| tenants.read_copy(id, &newest.file(), audit::erased_members))?;
+                gone = erased.iter().filter_map(|id| id.parse().ok()).collect();
+            }
+            Err(error) => {
+                tracing::warn!(organization = %id, ?error, "whether it or a member has left since is not looked at");
+            }
+        }
+    }
+    Ok(Found { copy, restored, gone })
+}
+
 /// Refuses an organization whose own log says that it has left for another deployment.
 fn require_staying(tenants: &Tenants, id: OrganizationId, copy: &Path) -> Result<()> {
     let action = tokio::task::block_in_place(|| tenants.read_copy(id, copy, audit::newest_action))?;
@@ -108,18 +128,17 @@ fn require_staying(tenants: &Tenants, id: OrganizationId, copy: &Path) -> Result
     }
 }
 
-/// What [`replace`] would put there. Nothing is.
+/// What [`replace`] would put there, refused where that would be. Nothing is.
 pub async fn rehearse_replacement(
     backups: &Backups,
     tenants: &Tenants,
     id: OrganizationId,
     target: Target,
-    scratch: &Path,
+    workplace: (&Path, bool),
 ) -> Result<Replacement> {
     tenants.require_own_files()?;
     tenants.require_open(id)?;
-    let copy = Copy::new(scratch)?;
-    let restored = fetch(backups, id, target, &copy.file()).await?;
+    let Found { restored, .. } = find(backups, tenants, id, target, workplace).await?;
     if tenants.hold(id).await?.is_sound()? {
         return Err(Error::new(&codes::ORGANIZATION_READABLE));
     }

@@ -28,7 +28,7 @@ use crate::features::DeploymentState;
 use crate::features::audit::{self, Act, By};
 use crate::features::keys::is_kept;
 use crate::features::provisioning::{Encryption, impersonal};
-use crate::keyring::{FileKeys, FileStanding};
+use crate::keyring::{FileChange, FileKeys, FileStanding};
 use crate::tenants::{Recast, Shut};
 
 pub use steps::{Step, next};
@@ -63,6 +63,9 @@ struct Seen {
     is_ours: bool,
     /// It was begun here and its file is not in place yet. Otherwise the file is asked.
     is_ahead: bool,
+    /// What is left of before is being deleted. The keyring says so as well, unless no key of before is left in it that
+    /// could: then whatever is deleted last, the files in the directory, says what is yet to be done.
+    is_clearing: bool,
     recast: Option<Recast>,
     tries: u32,
     is_carried_out: bool,
@@ -135,8 +138,12 @@ pub struct Standing {
 }
 
 pub async fn standing(state: &DeploymentState, id: OrganizationId) -> Result<Standing> {
-    let keys = state.tenants.file_keys_known(id).await?;
-    let (bytes, failure) = state.encryptions.note(id, |seen| (seen.bytes, seen.failure.clone()));
+    let mut keys = state.tenants.file_keys_known(id).await?;
+    let (bytes, failure, is_clearing) =
+        state.encryptions.note(id, |seen| (seen.bytes, seen.failure.clone(), seen.is_clearing));
+    if is_clearing && keys.change.is_none() {
+        keys.change = Some(FileChange { target: None, is_clearing: true, clears: true });
+    }
     let is_ahead = keys.change.is_some_and(|change| !change.is_clearing);
     let written = if is_ahead { state.tenants.recast_bytes(id) } else { 0 };
     let until = keys.settled_at.map(|at| at.plus(state.keys.times().data_keys));
@@ -150,7 +157,7 @@ pub async fn standing(state: &DeploymentState, id: OrganizationId) -> Result<Sta
 pub async fn plan(state: &DeploymentState, id: OrganizationId, aim: Aim, clears: bool) -> Result<Plan> {
     state.tenants.require_encryption()?;
     let keys = state.tenants.file_keys_known(id).await?;
-    if keys.change.is_some() {
+    if keys.change.is_some() || state.encryptions.note(id, |seen| seen.is_clearing) {
         return Err(Error::new(&codes::FILE_CHANGE_RUNNING));
     }
     let is_ciphertext = keys.standing != FileStanding::Plain;
@@ -205,7 +212,9 @@ pub async fn begin(state: &DeploymentState, id: OrganizationId, aim: Aim, clears
     };
     // First, so that nobody else takes it up before all of this is done.
     let is_ahead = plan != Plan::Clear;
-    let seen = Seen { by: Some(by.clone()), is_beginning: true, is_ours: true, is_ahead, bytes, ..Seen::default() };
+    let by_whom = Some(by.clone());
+    let seen = Seen { by: by_whom, is_beginning: true, is_ours: true, is_ahead, bytes, ..Seen::default() };
+    let seen = Seen { is_clearing: plan == Plan::Clear, ..seen };
     state.encryptions.note(id, |known| *known = Seen { is_carried_out: known.is_carried_out, ..seen });
     let begun = write_down(state, id, aim, (plan, clears), by).await;
     state.encryptions.note(id, |seen| match begun.is_ok() {

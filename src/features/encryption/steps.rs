@@ -39,15 +39,17 @@ pub async fn next(state: &DeploymentState, id: OrganizationId) -> Result<Option<
     if state.encryptions.is_closed() {
         return Ok(None);
     }
-    let Some(change) = state.tenants.file_keys_known(id).await?.change else { return Ok(None) };
+    let change = state.tenants.file_keys_known(id).await?.change;
     // Asked after that: whoever begins says so first.
-    if state.encryptions.note(id, |seen| seen.is_beginning) {
+    let (is_beginning, is_clearing) = state.encryptions.note(id, |seen| (seen.is_beginning, seen.is_clearing));
+    if is_beginning {
         return Ok(None);
     }
-    if change.is_clearing {
+    if change.map_or(is_clearing, |change| change.is_clearing) {
         clear(state, id).await?;
         return Ok(Some(Step::Clear));
     }
+    let Some(change) = change else { return Ok(None) };
     let (is_ahead, recast) = state.encryptions.note(id, |seen| (seen.is_ahead, seen.recast.take()));
     if !is_ahead {
         // After a crash, or a failure of which it is not known how far it has come.
@@ -138,13 +140,8 @@ async fn settle(state: &DeploymentState, id: OrganizationId, change: FileChange)
 }
 
 /// Deletes what is left of before: the history in the backup, files in the directory, and keys that nothing needs then.
+/// The files last: where no key of before is left, they alone say that there is something to be deleted.
 async fn clear(state: &DeploymentState, id: OrganizationId) -> Result<()> {
-    let files = {
-        let held = patiently(state, id).await?;
-        let files = state.tenants.under_other_keys(id).await?;
-        held.remove_others(&files)?;
-        files.len()
-    };
     let mut gone = (0, 0);
     if let Some(backups) = own_backups(state) {
         let source = Source::Organization(id);
@@ -153,6 +150,12 @@ async fn clear(state: &DeploymentState, id: OrganizationId) -> Result<()> {
         backups.start_over(source).await;
         backups.ship_now(source).await?;
     }
+    let files = {
+        let held = patiently(state, id).await?;
+        let files = state.tenants.under_other_keys(id).await?;
+        held.remove_others(&files)?;
+        files.len()
+    };
     let by = state.encryptions.note(id, |seen| seen.by.clone().unwrap_or_else(By::system));
     let act = Act::about("organization.history_deleted", id).with("files", files);
     let act = act.with("objects", gone.0).with("bytes", gone.1);
@@ -167,7 +170,7 @@ async fn clear(state: &DeploymentState, id: OrganizationId) -> Result<()> {
 pub(super) async fn give_up(state: &DeploymentState, id: OrganizationId) -> Result<()> {
     let _at_work = state.encryptions.0.at_work.lock().await;
     let recast = state.encryptions.note(id, |seen| {
-        (seen.is_ahead, seen.is_ours, seen.tries) = (false, false, 0);
+        (seen.is_ahead, seen.is_ours, seen.is_clearing, seen.tries) = (false, false, false, 0);
         seen.recast.take()
     });
     tokio::task::block_in_place(|| drop(recast));

@@ -8,11 +8,12 @@ use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{GRACE, Head, LONGEST, Wanted, cancel, list, member, preview, require, schedule};
+use super::{GRACE, Head, LONGEST, Progress, Step, Wanted, cancel, list, member, preview, progress, require, schedule};
 use crate::base::time::length;
-use crate::base::{ApiKeyId, Error, MemberId, OrganizationId, Result, Slug, Timestamp, codes};
+use crate::base::{ApiKeyId, Error, MemberId, OrganizationId, Page, Result, Slug, Timestamp, codes};
 use crate::catalog::Erasure;
 use crate::features::audit::http::by_caller;
+use crate::features::audit::{Act, ERASED, Target};
 use crate::features::{DeploymentState, TenantState};
 use crate::keyring::WrappedKey;
 use crate::tenants::Tenant;
@@ -56,6 +57,12 @@ struct ErasureBody {
     requested_by: Option<ApiKeyId>,
     due_at: Timestamp,
     erased_at: Option<Timestamp>,
+    /// While it is `erasing`, what is being done or done next: `examine`, `destroy_key`, `remove_files`, `remove_backup`
+    /// or `certify`, in this order; null otherwise.
+    next_step: Option<&'static str>,
+    /// The code of why that has not succeeded; it is tried again every minute.
+    failure: Option<&'static str>,
+    failure_detail: Option<String>,
     /// A compact JWS (RFC 7515) that says what was destroyed and what may remain; null until it is erased.
     certificate: Option<String>,
     /// The public key (RFC 7517) that verifies it, for when the deployment's JWKS has moved on.
@@ -63,9 +70,10 @@ struct ErasureBody {
     certificate_key: Option<Value>,
 }
 
-impl From<Erasure> for ErasureBody {
-    fn from(erasure: Erasure) -> Self {
-        Self {
+impl ErasureBody {
+    async fn of(state: &DeploymentState, erasure: Erasure) -> Result<Self> {
+        let Progress { step, failure } = progress(state, &erasure).await?;
+        Ok(Self {
             object: ErasureObject,
             organization_id: erasure.organization_id,
             slug: erasure.slug,
@@ -74,9 +82,12 @@ impl From<Erasure> for ErasureBody {
             requested_by: erasure.requested_by,
             due_at: erasure.due_at,
             erased_at: erasure.erased_at,
+            next_step: step.map(Step::as_str),
+            failure: failure.as_ref().map(|error| error.code().name),
+            failure_detail: failure.map(|error| error.public_detail().to_owned()),
             certificate: erasure.certificate,
             certificate_key: erasure.certificate_key.and_then(|text| serde_json::from_str(&text).ok()),
-        }
+        })
     }
 }
 
@@ -139,7 +150,7 @@ async fn put_erasure(
 ) -> Answer {
     let wanted = body.check(&caller)?;
     let erasure = schedule(&state, path.find(&state.directory).await?, &wanted, &by_caller(&info, &caller)).await?;
-    Ok(reply::json(202, &ErasureBody::from(erasure)))
+    Ok(reply::json(202, &ErasureBody::of(&state, erasure).await?))
 }
 
 /// Get the erasure of an organization
@@ -155,7 +166,8 @@ async fn get_organization_erasure(
     _caller: Operator<scope::OrganizationsRead>,
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
-    Ok(reply::json(200, &ErasureBody::from(require(&state, path.find(&state.directory).await?).await?)))
+    let erasure = require(&state, path.find(&state.directory).await?).await?;
+    Ok(reply::json(200, &ErasureBody::of(&state, erasure).await?))
 }
 
 /// Cancel an erasure
@@ -177,7 +189,7 @@ async fn delete_erasure(
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
     let erasure = cancel(&state, path.find(&state.directory).await?, &by_caller(&info, &caller)).await?;
-    Ok(reply::json(200, &ErasureBody::from(erasure)))
+    Ok(reply::json(200, &ErasureBody::of(&state, erasure).await?))
 }
 
 /// What an erasure would destroy.
@@ -251,7 +263,12 @@ async fn list_erasures(
     Query(paging): Query<Paging>,
 ) -> Answer {
     let request = paging.check(|cursor| cursor.parse::<OrganizationId>().is_ok())?;
-    Ok(reply::json(200, &List::from(list(&state, &request).await?.map(ErasureBody::from))))
+    let Page { data, before, after } = list(&state, &request).await?;
+    let mut bodies = Vec::with_capacity(data.len());
+    for erasure in data {
+        bodies.push(ErasureBody::of(&state, erasure).await?);
+    }
+    Ok(reply::json(200, &List::from(Page { data: bodies, before, after })))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -275,7 +292,7 @@ async fn get_erasure(
     Path(path): Path<ErasurePath>,
 ) -> Answer {
     let id = path.organization.parse::<OrganizationId>().map_err(|_| Error::new(&codes::ERASURE_NOT_FOUND))?;
-    Ok(reply::json(200, &ErasureBody::from(require(&state, id).await?)))
+    Ok(reply::json(200, &ErasureBody::of(&state, require(&state, id).await?).await?))
 }
 
 /// What was taken out of an organization.
@@ -290,12 +307,15 @@ struct MemberErasureBody {
     /// Mails to the member that waited.
     mails: usize,
     erased_at: Timestamp,
+    /// Whether neither the file nor its write-ahead log holds anything of the member any more. `false`: until the
+    /// backup has read that log, or whoever reads in it now has ended. Asking again asks for it again.
+    overwritten: bool,
 }
 
 /// Erase a member
 ///
-/// Deletes the member with every session and grant, and takes what the audit log says of them out of it. The last
-/// active owner cannot be erased.
+/// Deletes the member with every session and grant, and takes what the audit log says of them out of it, also if the
+/// member was deleted before. Again changes nothing. The last active owner cannot be erased.
 #[utoipa::path(
     put, path = "/v1/organizations/{org}/members/{member}/erasure", tag = "Erasures",
     security(("api_key" = ["members:write"])),
@@ -315,8 +335,10 @@ async fn erase_member(
 ) -> Answer {
     let id = path.id()?;
     let erased = member::erase(&tenant, id, &by_caller(&info, &caller)).await?;
-    let targets = [("member", id.to_string())];
-    state.operator_log.note(&caller, &info, tenant.id(), "member.erased", &targets).await;
+    if erased.is_new {
+        let act = Act::about(ERASED, tenant.id()).on(Target::new("member", id));
+        state.operator_log.note(&caller, &info, act).await;
+    }
     Ok(reply::json(
         200,
         &MemberErasureBody {
@@ -325,6 +347,7 @@ async fn erase_member(
             audit_events: erased.events,
             mails: erased.mails,
             erased_at: erased.erased_at,
+            overwritten: erased.overwritten,
         },
     ))
 }

@@ -13,8 +13,9 @@ pub mod http;
 pub mod member;
 mod steps;
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -52,7 +53,29 @@ pub struct Wanted {
 }
 
 /// Wakes whoever carries erasures out, and keeps two from doing it at the same time; cheap to clone.
-pub type Desk = Arc<Bell<steps::Keys>>;
+#[derive(Clone, Default)]
+pub struct Desk(Arc<Inner>);
+
+#[derive(Default)]
+struct Inner {
+    bell: Bell<steps::Keys>,
+    /// Why those that wait did not get further.
+    failures: Mutex<HashMap<OrganizationId, Arc<Error>>>,
+}
+
+impl Desk {
+    fn failures(&self) -> MutexGuard<'_, HashMap<OrganizationId, Arc<Error>>> {
+        self.0.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Deref for Desk {
+    type Target = Bell<steps::Keys>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0.bell
+    }
+}
 
 /// Suspends the organization and writes down when it is to be erased. Asking again changes the time, which counts
 /// from the first request, so that the same request twice is as good as once.
@@ -149,6 +172,24 @@ pub async fn require(state: &DeploymentState, id: OrganizationId) -> Result<Eras
     found.ok_or_else(|| Error::new(&codes::ERASURE_NOT_FOUND))
 }
 
+/// How far an erasure is that has begun.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// What is being done, or done next.
+    pub step: Option<Step>,
+    /// Why that has not succeeded, as far as this process knows.
+    pub failure: Option<Arc<Error>>,
+}
+
+/// How far this erasure is. Nobody is waited for, the one who carries it out least of all.
+pub async fn progress(state: &DeploymentState, erasure: &Erasure) -> Result<Progress> {
+    if erasure.stage != Stage::Erasing {
+        return Ok(Progress::default());
+    }
+    let failure = state.erasures.failures().get(&erasure.organization_id).cloned();
+    Ok(Progress { step: steps::ahead_of(state, erasure).await?, failure })
+}
+
 /// All of them, newest organizations first.
 pub async fn list(state: &DeploymentState, request: &PageRequest) -> Result<Page<Erasure>> {
     state.catalog.read(|db| erasures::list(db, request)).await
@@ -240,11 +281,15 @@ pub async fn round(state: &DeploymentState) -> Option<Duration> {
 async fn carry_out(state: &DeploymentState, id: OrganizationId, part: Part) -> bool {
     loop {
         match steps::next_of(state, id, part).await {
-            Ok(Some(step)) => tracing::info!(organization = %id, ?step, "erasing"),
-            Ok(None) => return true,
+            Ok(step) => {
+                state.erasures.failures().remove(&id);
+                let Some(step) = step else { return true };
+                tracing::info!(organization = %id, ?step, "erasing");
+            }
             Err(error) => {
                 // What is half done is not reachable any more, and goes on from there.
                 tracing::error!(organization = %id, ?error, "an erasure did not get further; it will be tried again");
+                state.erasures.failures().insert(id, Arc::new(error));
                 return false;
             }
         }

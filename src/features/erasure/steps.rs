@@ -27,6 +27,21 @@ pub enum Step {
     Certify,
 }
 
+impl Step {
+    /// As the API calls it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Close => "close",
+            Self::Examine => "examine",
+            Self::DestroyKey => "destroy_key",
+            Self::RemoveFiles => "remove_files",
+            Self::RemoveReplica => "remove_backup",
+            Self::Certify => "certify",
+        }
+    }
+}
+
 /// Keys that this process has destroyed to the last trace, of organizations that are being erased. The keyring's
 /// replica is replaced after that, and once for all of them: it is as large as the keys of all organizations.
 #[derive(Default)]
@@ -66,15 +81,7 @@ pub(super) async fn next_of(state: &DeploymentState, id: OrganizationId, part: P
     let erasure = require(state, id).await?;
     // What is not there cannot be removed, and must not be certified as gone.
     state.tenants.require_volume(id)?;
-    let step = match erasure.stage {
-        Stage::Cancelled | Stage::Erased => return Ok(None),
-        Stage::Scheduled => Step::Close,
-        Stage::Erasing if erasure.findings.is_none() => Step::Examine,
-        Stage::Erasing if state.tenants.wrapped_key(id).await?.is_some() => Step::DestroyKey,
-        Stage::Erasing if state.tenants.has_directory(id) => Step::RemoveFiles,
-        Stage::Erasing if erasure.replica.is_none() => Step::RemoveReplica,
-        Stage::Erasing => Step::Certify,
-    };
+    let Some(step) = ahead_of(state, &erasure).await? else { return Ok(None) };
     if part == Part::AtHome && matches!(step, Step::RemoveReplica | Step::Certify) {
         return Ok(None);
     }
@@ -90,6 +97,20 @@ pub(super) async fn next_of(state: &DeploymentState, id: OrganizationId, part: P
         Step::Certify => certify(state, id).await?,
     }
     Ok(Some(step))
+}
+
+/// The step that an erasure is at.
+pub(super) async fn ahead_of(state: &DeploymentState, erasure: &Erasure) -> Result<Option<Step>> {
+    let id = erasure.organization_id;
+    Ok(Some(match erasure.stage {
+        Stage::Cancelled | Stage::Erased => return Ok(None),
+        Stage::Scheduled => Step::Close,
+        Stage::Erasing if erasure.findings.is_none() => Step::Examine,
+        Stage::Erasing if state.tenants.wrapped_key(id).await?.is_some() => Step::DestroyKey,
+        Stage::Erasing if state.tenants.has_directory(id) => Step::RemoveFiles,
+        Stage::Erasing if erasure.replica.is_none() => Step::RemoveReplica,
+        Stage::Erasing => Step::Certify,
+    }))
 }
 
 async fn close(state: &DeploymentState, id: OrganizationId) -> Result<()> {

@@ -17,6 +17,7 @@ use super::{Export, State as ExportState};
 use crate::base::{Error, ExportId, OrganizationId, Page, Result, Secret, Timestamp, codes};
 use crate::crypto::envelope::{self, Lock};
 use crate::features::audit::http::by_caller;
+use crate::features::audit::{Act, Target};
 use crate::features::{TenantState, export};
 use crate::tenants::Tenant;
 use crate::web::access::{Allowed, scope};
@@ -158,8 +159,8 @@ async fn create_export(
     let lock = lock_of(body, &caller)?;
     let by = by_caller(&info, &caller);
     let made = export::request(&state.exports, &tenant, &state.key_stock, lock, &by).await?;
-    let targets = [("export", made.id.to_string())];
-    state.operator_log.note(&caller, &info, tenant.id(), "organization.exported", &targets).await;
+    let act = Act::about("organization.exported", tenant.id()).on(Target::new("export", made.id));
+    state.operator_log.note(&caller, &info, act.with("secrets", made.secrets.as_str())).await;
     Ok(reply::json(202, &ExportBody::from(made)))
 }
 
@@ -226,8 +227,8 @@ async fn get_export_content(
     let id = path.id()?;
     let (export, archive) =
         export::take(&state.exports, &tenant, id, &by_caller(&info, &caller), caller.is_operator()).await?;
-    let targets = [("export", id.to_string())];
-    state.operator_log.note(&caller, &info, tenant.id(), "organization.export_downloaded", &targets).await;
+    let act = Act::about("organization.export_downloaded", tenant.id()).on(Target::new("export", id));
+    state.operator_log.note(&caller, &info, act).await;
     Ok(stream(&export, &archive).await?)
 }
 

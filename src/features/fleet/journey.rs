@@ -71,6 +71,8 @@ fn read(event: &audit::Event, names: &Names) -> Option<(Direction, Transfer)> {
         log_end,
         proof: None,
         waiver_sha256: text("waiver_sha256"),
+        // The file is what it is to be by now.
+        encrypted: false,
         created_at,
     };
     Some((direction, transfer))

@@ -15,6 +15,8 @@ use crate::catalog::care;
 use crate::crypto::Crew;
 use crate::features::DeploymentState;
 use crate::features::audit::{self, Act, By};
+use crate::features::keys::require_keys;
+use crate::sqlite::{Read, TenantDb};
 
 /// Organizations between two notes of the place, and how long it takes to the next at the most where each takes long.
 const BATCH: usize = 64;
@@ -197,17 +199,23 @@ async fn patiently(state: &DeploymentState, id: OrganizationId, crew: &Crew) -> 
 }
 
 /// Puts an organization back to what it was before the newest step of the schema that took something away, and sets
-/// it aside: the next time it is opened it is migrated again, so an operator says when.
+/// it aside: the next time it is opened it is migrated again, so an operator says when. Refused where that copy needs a
+/// data key that has been destroyed since: nobody could open what is sealed in it.
 pub async fn roll_back(state: &DeploymentState, id: OrganizationId, by: &By) -> Result<i64> {
     // Before it is set aside for it.
     state.tenants.require_own_files()?;
     // Before it is set aside for nothing.
     state.tenants.require_open(id)?;
+    let keys = state.tenants.keys(id).await?;
+    let can_be_opened = |db: &Read<'_, TenantDb>| require_keys(db, keys.sealer());
+    state.tenants.look_at_kept(id, can_be_opened).await?;
     let was_aside = super::why_aside(state, id).await?.is_some();
     // First, so that nobody opens it in between.
     super::quarantine(state, id, "it is being rolled back to the schema before", by).await?;
-    let rolled_back = state.tenants.roll_back(id).await;
-    if !was_aside && rolled_back.as_ref().is_err_and(|error| error.is(&codes::NO_SNAPSHOT)) {
+    // Once more, now that nobody has the file: a key is destroyed by whoever has it open.
+    let rolled_back = state.tenants.roll_back(id, can_be_opened).await;
+    let is_refused = |error: &Error| error.is(&codes::NO_SNAPSHOT) || error.is(&codes::DATA_KEY_DESTROYED);
+    if !was_aside && rolled_back.as_ref().is_err_and(is_refused) {
         super::release(state, id, by).await?;
     }
     let version = rolled_back?;

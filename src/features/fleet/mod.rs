@@ -23,6 +23,7 @@ pub use migrate::{MigrationOptions, roll_back};
 pub use stats::{Stats, stats};
 pub use walk::{Desk, resume};
 
+use crate::backup::Source;
 use crate::base::{Error, FleetJobId, OrganizationId, Result, Timestamp, codes};
 use crate::catalog::care::{self, Quarantine};
 use crate::crypto::random;
@@ -218,19 +219,25 @@ pub async fn job(state: &DeploymentState, id: FleetJobId, kind: Kind, after: i64
 /// Findings in one answer.
 const PAGE: u32 = 1000;
 
-/// Sets an organization's file aside: whoever asks for it is refused until it is released. Again changes nothing.
-pub async fn quarantine(state: &DeploymentState, id: OrganizationId, reason: &str, by: &By) -> Result<Quarantine> {
-    let set = state
+/// Sets an organization's file aside: whoever asks for it is refused until it is released. Again changes nothing, the
+/// first reason stays; tells whether it is set aside by this.
+pub async fn quarantine(
+    state: &DeploymentState,
+    id: OrganizationId,
+    reason: &str,
+    by: &By,
+) -> Result<(Quarantine, bool)> {
+    let (set, is_new) = state
         .catalog
         .write(|db| {
-            set_aside(db, id, reason, by)?;
-            care::quarantine(db, id)
+            let is_new = set_aside(db, id, reason, by)?;
+            Ok((care::quarantine(db, id)?, is_new))
         })
         .await?;
     // In this order: nobody who comes now gets in, then what is open closes.
     state.directory.forget(id);
     state.tenants.let_go(id);
-    set.ok_or_else(|| Error::new(&codes::ORGANIZATION_NOT_FOUND))
+    Ok((set.ok_or_else(|| Error::new(&codes::ORGANIZATION_NOT_FOUND))?, is_new))
 }
 
 fn set_aside(
@@ -238,12 +245,13 @@ fn set_aside(
     id: OrganizationId,
     reason: &str,
     by: &By,
-) -> Result<()> {
-    if care::set_aside(db, id, reason)? {
+) -> Result<bool> {
+    let is_new = care::set_aside(db, id, reason)?;
+    if is_new {
         let act = Act::about("organization.quarantined", id).with("reason", reason);
         audit::record(db, by, act)?;
     }
-    Ok(())
+    Ok(is_new)
 }
 
 /// Lets an organization that was set aside back in. Again changes nothing.
@@ -262,6 +270,9 @@ pub async fn release(state: &DeploymentState, id: OrganizationId, by: &By) -> Re
         // Whatever was open before is opened anew: the file may have been replaced.
         state.tenants.let_go(id);
         state.directory.forget(id);
+        if let Some(backups) = &state.backups {
+            backups.start_over(Source::Organization(id)).await;
+        }
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use super::{compare, copy, find, freeze, release};
 use crate::base::{ApiKeyId, Error, OrganizationId, Result, Timestamp};
 use crate::catalog::{Freeze, FreezeStage};
 use crate::features::DeploymentState;
+use crate::features::audit::Act;
 use crate::features::audit::http::by_caller;
 use crate::features::erasure::Head;
 use crate::features::import::receive;
@@ -232,7 +233,8 @@ async fn get_frozen_file(
     // A private folder that the next start clears if this process ends here.
     let place = receive(&state)?;
     let found = copy(&state, id, &place.archive()).await?;
-    state.tenant.operator_log.note(&caller, &info, id, "organization.frozen_file_fetched", &[]).await;
+    let act = Act::about("organization.frozen_file_fetched", id).with("sha256", found.sha256.as_str());
+    state.tenant.operator_log.note(&caller, &info, act).await;
     let failed = |error: std::io::Error| Error::internal("a copy of a frozen file cannot be read").source(error);
     let file = tokio::fs::File::open(place.archive()).await.map_err(failed)?;
     // The open descriptor is enough from here on.

@@ -161,7 +161,7 @@ fn author(freeze: &Freeze, by: &By) -> By {
     asked.map_or_else(
         || by.clone(),
         |key| By {
-            actor: Actor { r#type: "operator".to_owned(), id: Some(key.to_string()), name: None },
+            actor: Actor::operator(Some(key.to_string()), None),
             context: Context::default(),
             request_id: by.request_id.clone(),
         },

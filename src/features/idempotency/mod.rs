@@ -150,6 +150,11 @@ pub fn strip<K: Kind>(db: &Write<'_, K>, sealer: &Sealer, is_about: impl Fn(&str
     Ok(())
 }
 
+/// Refuses what a data key has sealed that is not there any more.
+pub fn require_keys<K: Kind>(db: &Read<'_, K>, sealer: &Sealer) -> Result<()> {
+    store::answers(db)?.iter().try_for_each(|(_, sealed)| sealer.require_key_of(sealed))
+}
+
 /// Seals anew what an older data key has sealed; returns how many answers.
 pub fn reseal<K: Kind>(db: &Write<'_, K>, sealer: &Sealer) -> Result<usize> {
     let mut count = 0;

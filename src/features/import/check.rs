@@ -78,7 +78,7 @@ pub fn check(archive: &Path, folder: &Path, bounds: &Bounds, trusted: Option<&Va
     if database.version() != manifest.schema_version {
         return Err(Error::new(&codes::IMPORT_STAMP_MISMATCH).detail("The file and the manifest name two versions."));
     }
-    database.read(Timestamp::from_millis(0), |db| {
+    let looked = database.read(Timestamp::from_millis(0), |db| {
         let named = &manifest.organization;
         let Some((_, slug, name)) = store::stamp(db)?.filter(|(id, ..)| *id == named.id.to_string()) else {
             let detail = "The file is not that of the organization in the manifest.";
@@ -112,7 +112,8 @@ pub fn check(archive: &Path, folder: &Path, bounds: &Bounds, trusted: Option<&Va
             );
         }
         Ok(())
-    })?;
+    });
+    looked.map_err(|error| placed(error, &database))?;
     let sealed = found.contains_key(SECRETS).then(|| read(folder, SECRETS)).transpose()?;
     Ok(Checked { manifest, signed_by, manifest_sha256, database, sealed })
 }
@@ -145,6 +146,14 @@ impl Checked {
         });
         document.map(|document| Some(document.secrets)).ok_or_else(|| locked("The secrets are not of this archive."))
     }
+}
+
+/// Where a value is that could not be read, which is the archive's fault.
+fn placed(error: Error, database: &Untrusted<TenantDb>) -> Error {
+    if !error.is(&codes::INTERNAL) {
+        return error;
+    }
+    database.read(Timestamp::from_millis(0), |db| store::each(db, |_, _| Ok(()))).err().unwrap_or(error)
 }
 
 fn manifest_of(text: &[u8]) -> Result<Manifest> {

@@ -7,10 +7,10 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::sync::Semaphore;
 
 use super::check::{Bounds, check};
@@ -140,7 +140,8 @@ impl Checker {
             key: key.map(|key| key.expose().to_owned()),
         };
         let question = serde_json::to_vec(&question).map_err(|error| Error::internal("a question").source(error))?;
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .arg(SUBCOMMAND)
             // Neither the master key nor anything else of ours.
             .env_clear()
@@ -148,18 +149,22 @@ impl Checker {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|error| Error::internal("the checking process cannot be started").source(error))?;
+            .kill_on_drop(true);
+        let (mut child, _parent) = start(command).await?;
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
         let talk = async {
+            let mut answer = Vec::new();
+            let mut stdout = stdout.map(|stdout| stdout.take(LONGEST_VERDICT));
+            if let Some(stdout) = &mut stdout {
+                // It says something first: from then on it ends with us.
+                stdout.read_buf(&mut answer).await?;
+            }
             if let Some(mut stdin) = stdin {
                 stdin.write_all(&question).await?;
                 stdin.shutdown().await?;
             }
-            let mut answer = Vec::new();
-            if let Some(stdout) = stdout {
-                stdout.take(LONGEST_VERDICT).read_to_end(&mut answer).await?;
+            if let Some(mut stdout) = stdout {
+                stdout.read_to_end(&mut answer).await?;
             }
             child.wait().await.map(|status| (status, answer))
         };
@@ -176,6 +181,24 @@ impl Checker {
     }
 }
 
+/// A process that was started; it is killed when the second half is dropped.
+async fn start(mut command: Command) -> Result<(Child, std::sync::mpsc::Sender<()>)> {
+    let failed = || Error::internal("the checking process cannot be started");
+    let runtime = tokio::runtime::Handle::current();
+    let (sent, started) = tokio::sync::oneshot::channel();
+    let (alive, ended) = std::sync::mpsc::channel();
+    // Its parent is not this program but the thread that starts it (prctl(2), PR_SET_PDEATHSIG), and threads of the
+    // runtime come and go: one that does nothing else stays for as long.
+    let parent = move || {
+        let _inside = runtime.enter();
+        let _ = sent.send(command.spawn());
+        let _ = ended.recv();
+    };
+    std::thread::Builder::new().name(SUBCOMMAND.to_owned()).spawn(parent).map_err(|error| failed().source(error))?;
+    let child = started.await.map_err(|_| failed())?;
+    Ok((child.map_err(|error| failed().source(error))?, alive))
+}
+
 /// The refusal in our own codes: a process that was taken over can choose among these and no others.
 fn refusal(code: &str, detail: String) -> Error {
     if code == codes::STORAGE_FULL.name {
@@ -186,10 +209,15 @@ fn refusal(code: &str, detail: String) -> Error {
     known.map_or_else(|| Error::new(&codes::IMPORT_CHECK_FAILED), |code| Error::new(code).detail(plain))
 }
 
-/// The whole of the checking process, in the folder that it was started in: reads the question, binds its own hands,
-/// looks, answers.
-pub fn run_check(input: impl std::io::Read, output: impl std::io::Write) -> Result<()> {
+/// The whole of the checking process, in the folder that it was started in: ties its life to whoever started it, reads
+/// the question, binds its own hands, looks, answers.
+pub fn run_check(input: impl std::io::Read, mut output: impl std::io::Write) -> Result<()> {
     let failed = |what: &str| Error::internal(format!("the checking process: {what}"));
+    // Nobody would read the answer, and until its time is over it would hold what it has unpacked.
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| failed("it has no parent").source(error))?;
+    // White space of the answer. Only then the question is sent: whoever ended before this never asked it, so that
+    // what follows it is the end of the input.
+    output.write_all(b"\n").and_then(|()| output.flush()).map_err(|_| failed("nobody listens"))?;
     let question: Question =
         serde_json::from_reader(input.take(1 << 20)).map_err(|_| failed("it was not asked properly"))?;
     bind_hands(&question).map_err(|error| failed("it cannot be confined").source(error))?;

@@ -154,7 +154,7 @@ async fn create_import(
         encryption: options.encryption,
         arriving: None,
     };
-    let upload = save(&state, body).await?;
+    let upload = save(&state, &headers, body).await?;
     let done = bring_in(&state, upload, wanted, &by_caller(&info, &caller)).await?;
     let status = if done.dry_run { 200 } else { 201 };
     Ok(reply::json(status, &ImportBody::from(done)))
@@ -178,16 +178,30 @@ pub fn require_archive(headers: &HeaderMap) -> Result<()> {
     }
 }
 
-/// Receives an upload, piece by piece to a private file, and no further than may be.
-pub async fn save(state: &DeploymentState, mut body: Body) -> Result<Upload> {
+/// Receives an upload, piece by piece to a private file, and no further than may be. One that says beforehand that it is
+/// larger than that is refused before any of it is read.
+pub async fn save(state: &DeploymentState, headers: &HeaderMap, mut body: Body) -> Result<Upload> {
+    let most = state.imports.largest_upload();
+    if announced(headers).is_some_and(|length| length > most) {
+        // Whoever waits to be told to go on (RFC 9110, section 10.1.1) is not to be.
+        if !headers.contains_key(header::EXPECT) {
+            // Beside the answer, which whoever watches for it gets at once.
+            tokio::spawn(async move { hear_out(&mut body).await });
+        }
+        return Err(Error::new(&codes::IMPORT_TOO_LARGE));
+    }
     let kept = match receive(state) {
-        Ok(upload) => keep(&mut body, &upload.archive(), state.imports.largest_upload()).await.map(|()| upload),
+        Ok(upload) => keep(&mut body, &upload.archive(), most).await.map(|()| upload),
         Err(error) => Err(error),
     };
     if kept.is_err() {
         hear_out(&mut body).await;
     }
     kept
+}
+
+fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// Whoever is still sending does not listen for an answer, and takes the end of the connection for one (RFC 9112,

@@ -175,6 +175,15 @@ impl Fields {
     }
 }
 
+/// A value that is not even read: text that is not UTF-8 (a file can hold any bytes as text, sqlite.org/datatype3.html),
+/// or a number with a fraction. `place`: which row of the table it is, from 1.
+pub(super) fn unreadable(table: &str, at: usize, place: u64) -> Error {
+    let known = TABLES.iter().find(|known| known.name == table);
+    let column = known.and_then(|table| table.columns.get(at)).copied().unwrap_or("row");
+    Error::new(&codes::IMPORT_VALUE_INVALID)
+        .detail(format!("A value in {table}.{column} (row {place}) cannot be read: it is not text in UTF-8."))
+}
+
 /// A value that no organization of ours could have.
 pub(super) fn invalid(table: &str, column: &str) -> Error {
     Error::new(&codes::IMPORT_VALUE_INVALID).detail(format!("A value in {table}.{column} cannot be used."))

@@ -1,7 +1,7 @@
 //! SQL of imports: rows out of a checked file, rows into a fresh one. As with exports, the whole file is the feature's
 //! matter, so it names the tables of others; each column stands here once for reading and once for writing.
 
-use super::rows::{Blob, Cell};
+use super::rows::{Blob, Cell, unreadable};
 use crate::base::{ApiKeyId, AuditEventId, Email, MemberId, Result, SigningKeyId, Timestamp};
 use crate::crypto::Sealer;
 use crate::sqlite::{Read, Row, RowResult, TenantDb, Value, Write, params, unfit};
@@ -44,8 +44,11 @@ pub(super) fn each(
     mut visit: impl FnMut(&'static str, Vec<Cell>) -> Result<()>,
 ) -> Result<()> {
     SELECTS.iter().try_for_each(|&(table, sql, columns)| {
+        let mut place = 0_u64;
         db.each(sql, [], |row| {
-            let cells = (0..columns).map(|at| cell(row, at)).collect::<RowResult<Vec<_>>>()?;
+            place += 1;
+            let cell = |at| cell(row, at).map_err(|_| unreadable(table, at, place));
+            let cells = (0..columns).map(cell).collect::<Result<Vec<_>>>()?;
             visit(table, cells)
         })
     })

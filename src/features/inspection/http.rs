@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{Prepared, beside, file_of, prepare, require_free};
+use super::{Prepared, beside, file_of, prepare, require_free, told};
 use crate::backup::Source;
 use crate::base::{Error, OrganizationId, Slug, Timestamp, codes};
 use crate::features::DeploymentState;
@@ -227,7 +227,8 @@ async fn get_snapshot(
         };
         return Ok(reply::json(200, &body));
     }
-    state.tenant.operator_log.note(&caller, &info, tenant.id(), "organization.snapshot_downloaded", &[]).await;
+    let act = told("organization.snapshot_downloaded", tenant.id(), &prepared);
+    state.tenant.operator_log.note(&caller, &info, act).await;
     stream(&tenant, prepared, &by, place).await
 }
 

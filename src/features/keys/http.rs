@@ -8,6 +8,7 @@ use utoipa_axum::routes;
 use crate::base::time::length;
 use crate::base::{KeyRotationId, OrganizationId, Timestamp};
 use crate::features::DeploymentState;
+use crate::features::audit::Act;
 use crate::features::audit::http::by_caller;
 use crate::features::keys::{Times, plan_data, plan_master, rotate, start_data, start_master};
 use crate::keyring::{DataRotation, MasterRotation, Provider};
@@ -331,7 +332,8 @@ async fn rotate_data_key(
 ) -> Answer {
     let id = path.find(&state.directory).await?;
     let rotated = rotate(&state, id, &by_caller(&info, &caller)).await?;
-    state.tenant.operator_log.note(&caller, &info, id, "data_key.rotated", &[]).await;
+    let act = Act::about("data_key.rotated", id).with("to", rotated.to).with("resealed", rotated.resealed);
+    state.tenant.operator_log.note(&caller, &info, act).await;
     let body = DataKeyRotationBody {
         object: DataKeyRotationObject,
         organization_id: id,

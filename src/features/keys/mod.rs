@@ -21,7 +21,7 @@ use crate::features::audit::{self, Act, By, Target};
 use crate::features::provisioning::impersonal;
 use crate::features::{Bell, DeploymentState, idempotency, outbox, signing_key};
 use crate::keyring::{DataRotation, Keyring, MasterPlan, MasterRotation, Swept};
-use crate::sqlite::{TenantDb, Write};
+use crate::sqlite::{Read, TenantDb, Write};
 use crate::tenants::Tenant;
 
 /// When a failed step is tried again.
@@ -90,6 +90,13 @@ impl Desk {
 /// Seals anew whatever an older data key has sealed in an organization's file; returns how many values.
 pub fn reseal(db: &Write<'_, TenantDb>, sealer: &Sealer) -> Result<usize> {
     Ok(signing_key::reseal(db, sealer)? + outbox::reseal(db, sealer)? + idempotency::reseal(db, sealer)?)
+}
+
+/// Refuses a file in which something is sealed with a data key that is not there any more: `reseal` would fail in it.
+pub fn require_keys(db: &Read<'_, TenantDb>, sealer: &Sealer) -> Result<()> {
+    signing_key::require_keys(db, sealer)?;
+    outbox::require_keys(db, sealer)?;
+    idempotency::require_keys(db, sealer)
 }
 
 /// What rotating an organization's data key did.

@@ -10,6 +10,7 @@ use utoipa_axum::routes;
 use super::Change;
 use crate::base::{Email, MemberId, Secret};
 use crate::features::audit::http::by_caller;
+use crate::features::audit::{Act, Target};
 use crate::features::member::http::MemberBody;
 use crate::features::member::{Member, NewMember, Role};
 use crate::features::{TenantState, member, membership, organization};
@@ -106,7 +107,7 @@ async fn note(
     act: &'static str,
     id: MemberId,
 ) {
-    state.operator_log.note(caller, info, tenant.id(), act, &[("member", id.to_string())]).await;
+    state.operator_log.note(caller, info, Act::about(act, tenant.id()).on(Target::new("member", id))).await;
 }
 
 /// List members

@@ -84,10 +84,10 @@ pub fn update(db: &Write<'_, TenantDb>, id: MemberId, change: Change, by: &By) -
     Ok(after)
 }
 
-/// Deletes a member for good, with every session and grant.
+/// Deletes a member for good, with every session and grant. What the log says of them stays until they are erased.
 pub fn delete(db: &Write<'_, TenantDb>, id: MemberId, by: &By) -> Result<()> {
     let member = member::remove(db, id)?;
-    record(db, by, "member.deleted", &member, |act| act)
+    record(db, by, audit::DELETED, &member, |act| act.with("email", member.email.as_str()))
 }
 
 /// Takes the member's access away and ends every session in the same moment; roles are kept.

@@ -14,7 +14,7 @@ pub use store::{delivered, due, waits};
 use crate::base::time::length;
 use crate::base::{Email, Error, OutboxId, Result};
 use crate::crypto::{Sealer, random};
-use crate::sqlite::{TenantDb, Write};
+use crate::sqlite::{Read, TenantDb, Write};
 use crate::tenants::Tenant;
 
 /// When a failed delivery is tried again; after the last, the message is given up.
@@ -61,6 +61,11 @@ pub fn forget_to(db: &Write<'_, TenantDb>, sealer: &Sealer, is_one: impl Fn(&Ema
         forgotten += 1;
     }
     Ok(forgotten)
+}
+
+/// Refuses what a data key has sealed that is not there any more.
+pub fn require_keys(db: &Read<'_, TenantDb>, sealer: &Sealer) -> Result<()> {
+    store::sealed(db)?.iter().try_for_each(|(_, sealed)| sealer.require_key_of(sealed))
 }
 
 /// Seals anew what an older data key has sealed; returns how many messages.

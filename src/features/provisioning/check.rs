@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::base::{OrganizationId, Result, codes};
+use crate::catalog::transfers::{self, TransferStage};
 use crate::catalog::{Entry, State, organizations};
 use crate::features::signing_key::Holder;
 use crate::features::{DeploymentState, organization};
@@ -57,6 +58,11 @@ pub async fn check(state: &DeploymentState) -> Result<CatalogCheck> {
 
 async fn look_at(state: &DeploymentState, entry: &Entry) -> Result<Option<(String, &'static str)>> {
     if entry.state == State::Creating {
+        // One that has arrived from another deployment waits for its proof.
+        let arrivals = state.catalog.read(|db| transfers::arrivals_of(db, entry.id)).await?;
+        if arrivals.contains(&TransferStage::Arrived) {
+            return Ok(None);
+        }
         return Ok(Some((
             "its creation has not finished".into(),
             "Restart the server: it completes or removes what a crash left.",

@@ -9,10 +9,13 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::check::{CatalogCheck, check};
-use super::{Change, Encryption, NewOrganization, Owner, add_host, change, create, remove_host, resume, suspend};
+use super::{
+    Change, Encryption, NewOrganization, Owner, add_host, change, create, fields, remove_host, resume, suspend,
+};
 use crate::base::{Email, Error, ExternalId, HostName, OrganizationId, Replication, Secret, Slug, Timestamp, codes};
 use crate::catalog::{Entry, organizations};
 use crate::fairness::Plan;
+use crate::features::audit::Act;
 use crate::features::audit::http::by_caller;
 use crate::features::organization::{self, Organization, Policy, Quotas};
 use crate::features::{DeploymentState, TenantState};
@@ -289,8 +292,9 @@ async fn update_organization(
         limits: body.limits,
         replication: body.replication,
     };
+    let act = Act::about("organization.updated", tenant.id()).with("fields", fields(&wanted));
     let organization = change(&state, &tenant, wanted, &by_caller(&info, &caller)).await?;
-    state.tenant.operator_log.note(&caller, &info, tenant.id(), "organization.updated", &[]).await;
+    state.tenant.operator_log.note(&caller, &info, act).await;
     Ok(reply::json(200, &body_of(&state.tenant, &organization, Encryption::of(&tenant))))
 }
 

@@ -56,7 +56,12 @@ pub enum Encryption {
 impl Encryption {
     #[must_use]
     pub fn of(tenant: &Tenant) -> Self {
-        if tenant.is_encrypted() { Self::File } else { Self::Columns }
+        Self::of_file(tenant.is_encrypted())
+    }
+
+    #[must_use]
+    pub const fn of_file(is_encrypted: bool) -> Self {
+        if is_encrypted { Self::File } else { Self::Columns }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::base::{
     Credential, CredentialKind, Error, MemberId, OrganizationId, Page, Result, Secret, SessionId, Timestamp, codes,
 };
 use crate::features::audit::http::by_caller;
+use crate::features::audit::{Act, Target};
 use crate::features::member::http::MemberBody;
 use crate::features::{TenantState, session};
 use crate::tenants::Tenant;
@@ -197,7 +198,8 @@ async fn revoke_session(
 ) -> Answer {
     let (id, by) = (path.id()?, by_caller(&info, &caller));
     tenant.write_beyond(|db| session::end(db, id, End::RevokedByOperator, &by)).await?;
-    state.operator_log.note(&caller, &info, tenant.id(), "session.revoked", &[("session", id.to_string())]).await;
+    let act = Act::about("session.revoked", tenant.id()).on(Target::new("session", id));
+    state.operator_log.note(&caller, &info, act).await;
     Ok(reply::no_content())
 }
 

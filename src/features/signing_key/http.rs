@@ -13,6 +13,7 @@ use crate::base::{Page, SigningKeyId, Timestamp};
 use crate::crypto::Algorithm;
 use crate::features::TenantState;
 use crate::features::audit::http::by_caller;
+use crate::features::audit::{Act, Target};
 use crate::tenants::Tenant;
 use crate::web::access::{Allowed, scope};
 use crate::web::failure::Answer;
@@ -110,8 +111,11 @@ async fn rotate_signing_keys(
     let (holder, by) = (Holder::Organization(&tenant), by_caller(&info, &caller));
     holder.rotate(body.algorithm, body.immediately, &state.key_stock, &by).await?;
     let keys = holder.keys().await?;
-    let newest = keys.all().iter().max_by_key(|key| key.id).map(|key| ("signing_key", key.id.to_string()));
-    let targets: Vec<_> = newest.into_iter().collect();
-    state.operator_log.note(&caller, &info, tenant.id(), "signing_key.created", &targets).await;
+    let act = Act::about("signing_key.created", tenant.id()).with("algorithm", body.algorithm.as_str());
+    let act = match keys.all().iter().max_by_key(|key| key.id) {
+        Some(newest) => act.on(Target::new("signing_key", newest.id)),
+        None => act,
+    };
+    state.operator_log.note(&caller, &info, act).await;
     Ok(listed(&keys, tenant.clock().now()))
 }

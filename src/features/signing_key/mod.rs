@@ -19,7 +19,7 @@ use crate::base::{Result, SigningKeyId, Timestamp};
 use crate::catalog::Catalog;
 use crate::crypto::{Algorithm, KeyStock, NewSigningKey, PublicKey, Sealer, SigningKey, random};
 use crate::features::audit::{self, Act, By, Target};
-use crate::sqlite::{Kind, Write};
+use crate::sqlite::{Kind, Read, Write};
 use crate::tenants::Tenant;
 
 /// How long others may keep a copy of the JWKS; also sent as `Cache-Control: max-age`.
@@ -175,6 +175,11 @@ enum Lead {
 /// Seals a first key into a new organization's file.
 pub fn seed<K: Kind>(db: &Write<'_, K>, sealer: &Sealer, new: &NewSigningKey) -> Result<()> {
     add(db, sealer, new, &By::system(), Lead::OnlyIfNone)
+}
+
+/// Refuses what a data key has sealed that is not there any more.
+pub fn require_keys<K: Kind>(db: &Read<'_, K>, sealer: &Sealer) -> Result<()> {
+    store::sealed(db)?.iter().try_for_each(|(_, sealed)| sealer.require_key_of(sealed))
 }
 
 /// Seals anew what an older data key has sealed; returns how many rows.

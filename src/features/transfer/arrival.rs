@@ -10,7 +10,7 @@ use crate::crypto::envelope;
 use crate::features::DeploymentState;
 use crate::features::audit::{self, Act, By, Target};
 use crate::features::import::{Arriving, Upload, Wanted, bring_in};
-use crate::features::provisioning::impersonal;
+use crate::features::provisioning::{Encryption, impersonal};
 use crate::tenants::{ARRIVING, Depth, Look};
 
 const ARRIVAL: Direction = Direction::Arrival;
@@ -30,6 +30,8 @@ pub struct Announced {
     pub key: String,
     /// How large its file is there.
     pub bytes: Option<u64>,
+    /// What its file is there, and is to be here.
+    pub encryption: Encryption,
 }
 
 const OVER: &str = "This arrival was called off. Call the departure off as well, and begin another one.";
@@ -46,6 +48,9 @@ pub async fn prepare(state: &DeploymentState, announced: Announced, by: &By) -> 
     // Told before it takes no writes any more. The archive, what is in it, and the file of it lie here at the same time.
     if state.catalog.read(|db| transfers::get(db, announced.transfer, ARRIVAL)).await?.is_none() {
         state.tenants.require_room_for(announced.bytes.unwrap_or(0).saturating_mul(3))?;
+        if announced.encryption == Encryption::File {
+            state.tenants.require_encryption()?;
+        }
     }
     let (identity, recipient) = envelope::generate();
     let identity = state.tenant.boxes.seal(PURPOSE, identity.expose().as_bytes());
@@ -79,6 +84,7 @@ pub async fn prepare(state: &DeploymentState, announced: Announced, by: &By) -> 
                 log_end: None,
                 proof: None,
                 waiver_sha256: None,
+                encrypted: announced.encryption == Encryption::File,
                 created_at: db.now(),
             };
             transfers::insert(db, &made, ARRIVAL)?;
@@ -112,6 +118,7 @@ pub async fn receive(
     let wanted = Wanted {
         slug: Some(transfer.slug.clone()),
         key: Some(Secret::new(identity)),
+        encryption: Encryption::of_file(transfer.encrypted),
         arriving: Some(Arriving {
             transfer: id,
             organization: transfer.organization_id,

@@ -9,7 +9,7 @@ use crate::crypto::{Algorithm, envelope, random};
 use crate::features::DeploymentState;
 use crate::features::audit::{self, Act, By};
 use crate::features::export;
-use crate::features::provisioning::impersonal;
+use crate::features::provisioning::{Encryption, impersonal};
 use crate::features::signing_key::Holder;
 use crate::tenants::{DEPARTED, DEPARTING, Depth, Held, Look, Shut, last_word};
 
@@ -58,9 +58,9 @@ pub async fn prepare(state: &DeploymentState, id: OrganizationId, to: &str, by: 
     if to == state.tenant.address.origin() {
         return Err(Error::new(&codes::TRANSFER_CONFLICT).detail("This is the deployment that it is at already."));
     }
-    // The other side would make a plain file of it.
-    if state.tenants.is_encrypted(id).await? {
-        return Err(Error::new(&codes::ENCRYPTED_NOT_TRANSFERRED));
+    // A file that cannot be read is not sent either.
+    if state.tenants.is_encrypted(id).await? && find(state, id).await?.is_none() {
+        drop(state.tenants.open(&state.directory.by_id(id).await?).await?);
     }
     // Its own log knows more than a catalog out of a backup.
     if let Some(shut @ (Shut::Frozen | Shut::Moved { .. })) = state.tenants.why_shut_by_its_log(id).await?
@@ -94,6 +94,7 @@ pub async fn prepare(state: &DeploymentState, id: OrganizationId, to: &str, by: 
                 log_end: None,
                 proof: None,
                 waiver_sha256: None,
+                encrypted: false,
                 created_at: db.now(),
             };
             transfers::insert(db, &made, DEPARTURE)?;
@@ -124,6 +125,8 @@ pub struct Recipient<'a> {
     pub recipient: &'a str,
     /// What a waiver of theirs is known by.
     pub waiver_sha256: &'a str,
+    /// What they make of it.
+    pub encryption: Encryption,
 }
 
 /// Closes the file to writers and makes the archive. The same again gives the same archive, or for another recipient
@@ -145,6 +148,10 @@ pub async fn leave(state: &DeploymentState, id: OrganizationId, to: &Recipient<'
     }
     if let Some(shut @ (Shut::Frozen | Shut::Moved { .. })) = state.tenants.why_shut_by_its_log(id).await? {
         return Err(shut.refusal());
+    }
+    // Asked again although it was told before: the other side, or whoever carries things, may be older than that.
+    if to.encryption != Encryption::File && state.tenants.is_encrypted(id).await? {
+        return Err(Error::new(&codes::ENCRYPTED_NOT_TRANSFERRED));
     }
     let route = state.directory.by_id(id).await?;
     // Before the gate closes: a first key would have to be written.

@@ -44,7 +44,8 @@ impl Source {
             let (line, token) = &tokens[at];
             match token {
                 Token::Text(text) => self.texts.push((*line, text.clone())),
-                Token::Word(word) if word == "use" => {
+                // `+ use<'a>` says what a type captures, and brings nothing in.
+                Token::Word(word) if word == "use" && !matches!(tokens.get(at + 1), Some((_, Token::Mark("<")))) => {
                     at = self.use_tree(tokens, at + 1, &[]);
                     continue;
                 }
@@ -154,7 +155,8 @@ fn module_of(path: &str) -> Vec<String> {
 }
 
 fn tokens(text: &str) -> Tokens {
-    const MARKS: [(&str, &str); 12] = [
+    const MARKS: [(&str, &str); 13] = [
+        ("<", "<"),
         ("::", "::"),
         ("{", "{"),
         ("}", "}"),

@@ -10,6 +10,7 @@ use utoipa_axum::routes;
 use crate::base::{ApiKeyId, Credential, Error, OrganizationId, Result, Scope, Timestamp, codes};
 use crate::features::api_key::{self, ApiKey, NewApiKey};
 use crate::features::audit::http::{by_caller, by_operator};
+use crate::features::audit::{Act, Target};
 use crate::features::{DeploymentState, TenantState, organization};
 use crate::tenants::Tenant;
 use crate::web::access::{Allowed, Operator, scope};
@@ -172,7 +173,9 @@ async fn create_organization_api_key(
             api_key::create(db, Some(tenant.id()), body.into(), &caller.scopes, &by)
         })
         .await?;
-    state.operator_log.note(&caller, &info, tenant.id(), "api_key.created", &[("api_key", key.id.to_string())]).await;
+    let scopes: Vec<&str> = key.scopes.iter().map(|scope| scope.as_str()).collect();
+    let act = Act::about("api_key.created", tenant.id()).on(Target::new("api_key", key.id)).with("scopes", scopes);
+    state.operator_log.note(&caller, &info, act).await;
     Ok(created(key, &secret))
 }
 
@@ -194,7 +197,8 @@ async fn revoke_organization_api_key(
 ) -> Answer {
     let (id, by) = (path.id()?, by_caller(&info, &caller));
     tenant.write_beyond(|db| api_key::revoke(db, id, &by)).await?;
-    state.operator_log.note(&caller, &info, tenant.id(), "api_key.revoked", &[("api_key", id.to_string())]).await;
+    let act = Act::about("api_key.revoked", tenant.id()).on(Target::new("api_key", id));
+    state.operator_log.note(&caller, &info, act).await;
     Ok(reply::no_content())
 }
 

@@ -168,7 +168,8 @@ async fn get_fleet_migration(
     security(("api_key" = ["organizations:write"])),
     responses(
         (status = 200, description = "The schema version that it has now", body = RollbackBody),
-        (status = 409, description = "`no_snapshot`: no copy was kept; or see `Idempotency-Key`",
+        (status = 409, description = "`no_snapshot`: no copy was kept; `data_key_destroyed`: that copy needs a key that is \
+         gone, and nothing was changed; or see `Idempotency-Key`",
          body = crate::web::failure::Problem, content_type = "application/problem+json"),
     ),
 )]

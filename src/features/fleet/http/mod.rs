@@ -13,6 +13,7 @@ use utoipa_axum::routes;
 use crate::base::{Error, FleetJobId, OrganizationId, Timestamp, codes};
 use crate::catalog::care::Quarantine;
 use crate::features::DeploymentState;
+use crate::features::audit::Act;
 use crate::features::audit::http::by_caller;
 use crate::features::fleet::{
     CheckOptions, Finding, Job, JobState, Kind, Stats, compact, job, quarantine, release, start_check, stats, why_aside,
@@ -109,8 +110,11 @@ struct QuarantineBody {
     object: QuarantineObject,
     organization_id: OrganizationId,
     quarantined: bool,
+    /// Why it was set aside first: a later reason does not take its place.
     reason: Option<String>,
     since: Option<Timestamp>,
+    /// Of a request to set it aside, whether it was already, by an earlier one; null where nothing was asked for.
+    already_quarantined: Option<bool>,
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -203,8 +207,10 @@ async fn compact_organization(
     info: RequestInfo,
 ) -> Answer {
     let compacted = compact(&tenant, &by_caller(&info, &caller)).await?;
-    state.tenant.operator_log.note(&caller, &info, tenant.id(), "organization.compacted", &[]).await;
     let (bytes_before, bytes_after) = (compacted.bytes_before, compacted.bytes_after);
+    let act = Act::about("organization.compacted", tenant.id());
+    let act = act.with("bytes_before", bytes_before).with("bytes_after", bytes_after);
+    state.tenant.operator_log.note(&caller, &info, act).await;
     let body = CompactionBody { object: CompactionObject, organization_id: tenant.id(), bytes_before, bytes_after };
     Ok(reply::json(200, &body))
 }
@@ -229,7 +235,8 @@ async fn get_quarantine(
 /// Set an organization aside
 ///
 /// Whoever asks for it is answered 503 `organization_quarantined` until it is released; its file stays as it is.
-/// Its file is not opened for this, so it works for one that cannot be. Only for operators.
+/// Its file is not opened for this, so it works for one that cannot be. One that is set aside already stays so with the
+/// reason that it has; the answer says so. Only for operators.
 #[utoipa::path(
     put, path = "/v1/organizations/{org}/quarantine", tag = "Fleet",
     security(("api_key" = ["organizations:write"])),
@@ -244,8 +251,8 @@ async fn put_quarantine(
 ) -> Answer {
     let reason = reason(&body.reason)?;
     let id = path.find(&state.directory).await?;
-    let aside = quarantine(&state, id, reason, &by_caller(&info, &caller)).await?;
-    Ok(reply::json(200, &quarantine_of(id, Some(aside))))
+    let (aside, is_new) = quarantine(&state, id, reason, &by_caller(&info, &caller)).await?;
+    Ok(reply::json(200, &QuarantineBody { already_quarantined: Some(!is_new), ..quarantine_of(id, Some(aside)) }))
 }
 
 /// Release an organization that is set aside
@@ -286,5 +293,7 @@ fn check_of(job: Job, findings: Vec<Finding>) -> CheckBody {
 
 fn quarantine_of(id: OrganizationId, aside: Option<Quarantine>) -> QuarantineBody {
     let (reason, since) = aside.map_or((None, None), |aside| (Some(aside.reason), Some(aside.since)));
-    QuarantineBody { object: QuarantineObject, organization_id: id, quarantined: since.is_some(), reason, since }
+    let quarantined = since.is_some();
+    let already_quarantined = None;
+    QuarantineBody { object: QuarantineObject, organization_id: id, quarantined, reason, since, already_quarantined }
 }

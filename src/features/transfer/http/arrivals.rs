@@ -17,6 +17,7 @@ use crate::features::DeploymentState;
 use crate::features::audit::http::by_caller;
 use crate::features::export::format::AuditHead;
 use crate::features::import::http::{require_archive, save};
+use crate::features::provisioning::Encryption;
 use crate::web::access::{Operator, scope};
 use crate::web::failure::{Answer, Problem};
 use crate::web::schema::object;
@@ -44,6 +45,8 @@ struct ArrivalBody {
     /// `cancelled`: nothing of it is here, and never will be.
     state: &'static str,
     from: String,
+    /// What its file is to be here; the departure is told it before it leaves.
+    encryption: Encryption,
     /// Whom the archive is to be sealed for (age).
     recipient: Option<String>,
     /// Of the archive that has arrived, in hexadecimal.
@@ -68,6 +71,7 @@ impl ArrivalBody {
             slug: transfer.slug,
             state: transfer.stage.as_str(),
             from: transfer.peer,
+            encryption: Encryption::of_file(transfer.encrypted),
             recipient: transfer.recipient,
             archive_sha256: transfer.archive_sha256,
             audit: transfer.log_end.map(head_of),
@@ -100,6 +104,9 @@ struct PutArrival {
     /// `bytes` of the departure: refused where there is not so much room.
     #[serde(default)]
     bytes: Option<u64>,
+    /// `encryption` of the departure: what the file is to be here.
+    #[serde(default)]
+    encryption: Encryption,
 }
 
 impl PutArrival {
@@ -122,6 +129,7 @@ impl PutArrival {
             from: address("from", &self.from)?,
             key: self.key.to_string(),
             bytes: self.bytes,
+            encryption: self.encryption,
         })
     }
 }
@@ -137,7 +145,7 @@ impl PutArrival {
     responses(
         (status = 200, description = "The arrival", body = ArrivalBody),
         (status = 409, description = "`organization_exists`, `organization_erased`, `slug_taken`, `external_id_taken`, \
-         `host_taken`, `transfer_conflict`, or `transfer_state`: it was called off", body = Problem, content_type = "application/problem+json"),
+         `host_taken`, `transfer_conflict`, `file_encryption_unavailable`, or `transfer_state`: it was called off", body = Problem, content_type = "application/problem+json"),
     ),
 )]
 async fn put_arrival(
@@ -245,7 +253,7 @@ async fn upload_arrival(
     if known.stage == TransferStage::Arrived || known.stage == TransferStage::Active {
         return Ok(reply::json(200, &ArrivalBody::of(&state, known)));
     }
-    let upload = save(&state, body).await?;
+    let upload = save(&state, &headers, body).await?;
     let path = upload.archive();
     let digest = tokio::task::block_in_place(|| std::fs::File::open(&path).and_then(hash::sha256_of));
     let (digest, _) = digest.map_err(|error| Error::internal("an upload cannot be read").source(error))?;

@@ -18,8 +18,10 @@ use crate::base::{Error, OrganizationId, Result, Slug, Timestamp, TransferId, co
 use crate::catalog::organizations;
 use crate::catalog::transfers::{LogEnd, Transfer, TransferStage};
 use crate::features::DeploymentState;
+use crate::features::audit::Act;
 use crate::features::audit::http::by_caller;
 use crate::features::export::format::AuditHead;
+use crate::features::provisioning::Encryption;
 use crate::web::access::{Operator, scope};
 use crate::web::failure::{Answer, Problem};
 use crate::web::schema::object;
@@ -52,6 +54,8 @@ struct DepartureBody {
     hosts: Vec<String>,
     /// What its file takes up here.
     bytes: Option<u64>,
+    /// How its file is encrypted here.
+    encryption: Encryption,
     /// `prepared`: nothing is different yet. `leaving`: it is read, and takes no writes; that can be called off.
     /// `gone`: it takes none any more. `cancelled`: it stayed, or came back.
     state: &'static str,
@@ -78,6 +82,7 @@ fn head_of(end: LogEnd) -> AuditHead {
 
 async fn departure_of(state: &DeploymentState, transfer: Transfer) -> Result<DepartureBody> {
     let (id, has_left) = (transfer.organization_id, transfer.stage == TransferStage::Gone);
+    let encryption = Encryption::of_file(state.tenants.is_encrypted(id).await?);
     let (entry, hosts) =
         state.catalog.read(|db| Ok((organizations::entry(db, id)?, organizations::hosts(db, id)?))).await?;
     Ok(DepartureBody {
@@ -88,6 +93,7 @@ async fn departure_of(state: &DeploymentState, transfer: Transfer) -> Result<Dep
         external_id: entry.and_then(|entry| entry.external_id),
         hosts,
         bytes: state.tenants.bytes(id),
+        encryption,
         state: transfer.stage.as_str(),
         to: transfer.peer,
         from: state.tenant.address.origin().to_owned(),
@@ -220,6 +226,9 @@ struct MakeArchive {
     /// `waiver_sha256` of the arrival: what it is taken back by, should it leave and never be served there.
     #[schema(pattern = "^[0-9a-f]{64}$")]
     waiver_sha256: String,
+    /// `encryption` of the arrival. One whose whole file is encrypted does not leave for where it would be a plain one.
+    #[serde(default)]
+    encryption: Encryption,
 }
 
 /// Begin to leave
@@ -231,7 +240,8 @@ struct MakeArchive {
     security(("api_key" = ["organizations:write"])),
     responses(
         (status = 200, description = "The departure, with the digest of the archive", body = DepartureBody),
-        (status = 409, description = "`transfer_state`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`transfer_state` or `encrypted_not_transferred`", body = Problem,
+         content_type = "application/problem+json"),
     ),
 )]
 async fn make_departure_archive(
@@ -242,7 +252,7 @@ async fn make_departure_archive(
     Json(body): Json<MakeArchive>,
 ) -> Answer {
     let id = path.find(&state.directory).await?;
-    let to = Recipient { recipient: &body.recipient, waiver_sha256: &body.waiver_sha256 };
+    let to = Recipient { recipient: &body.recipient, waiver_sha256: &body.waiver_sha256, encryption: body.encryption };
     let transfer = departure::leave(&state, id, &to, &by_caller(&info, &caller)).await?;
     Ok(reply::json(200, &departure_of(&state, transfer).await?))
 }
@@ -270,7 +280,9 @@ async fn get_departure_archive(
     let failed = |error: std::io::Error| Error::internal("the archive of a departure cannot be read").source(error);
     let file = tokio::fs::File::open(&archive).await.map_err(failed)?;
     let length = file.metadata().await.map_err(failed)?.len();
-    state.tenant.operator_log.note(&caller, &info, id, "organization.departure_fetched", &[]).await;
+    let transfer = departure::require(&state, id).await?.id;
+    let act = Act::about("organization.departure_fetched", id).with("transfer", transfer.to_string());
+    state.tenant.operator_log.note(&caller, &info, act).await;
     let mut response: Response =
         (StatusCode::OK, Body::from_stream(ReaderStream::with_capacity(file, 64 << 10))).into_response();
     let headers = response.headers_mut();

@@ -1,0 +1,76 @@
+//! Folding a WAL at once, for whoever has deleted something that must not be found on the disk any more.
+//!
+//! A WAL is folded by whoever ships it, when the database rests: half a minute later, or longer where the store does not
+//! answer. That is too long to say of a person that they are erased.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::capture::fold;
+use super::rounds::{note_failure, ship_in, unreadable};
+use super::{Backups, Inner, Source};
+use crate::base::OrganizationId;
+use crate::replica;
+
+/// Between two tries while somebody reads in the WAL.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Folds the WAL of one organization; tells whether that is done.
+pub type Overwriter = Box<dyn Fn(OrganizationId) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
+
+impl Backups {
+    /// Ships what was committed before the call, and folds the WAL: what was deleted is then neither in the file nor
+    /// beside it. Tells whether that is so, and waits no longer than an acknowledgement does. What has not come about by
+    /// then does when the store answers and nobody reads in the WAL any more.
+    pub async fn overwrite(&self, source: Source) -> bool {
+        if self.is_foreign() {
+            // Whoever ships folds it, within a minute or so, and has no ear for us.
+            return false;
+        }
+        let deadline = Instant::now() + self.0.schedule.confirmation;
+        let inner = Arc::clone(&self.0);
+        // What was shipped is noted also if nobody waits any more.
+        let work = tokio::spawn(async move {
+            let _hand = inner.urgent_hands.acquire().await;
+            fold_now(&inner, source, deadline).await.unwrap_or_else(|error| {
+                note_failure(&inner, source, &error, 1);
+                false
+            })
+        });
+        matches!(timeout_at(deadline, work).await, Ok(Ok(true)))
+    }
+
+    /// The same for whoever knows nothing of backups, and keeps none alive.
+    #[must_use]
+    pub fn overwriter(&self) -> Overwriter {
+        let inner = Arc::downgrade(&self.0);
+        Box::new(move |id| {
+            let inner = inner.clone();
+            Box::pin(async move {
+                let Some(inner) = inner.upgrade() else { return false };
+                Self(inner).overwrite(Source::Organization(id)).await
+            })
+        })
+    }
+}
+
+async fn fold_now(inner: &Inner, source: Source, deadline: Instant) -> replica::Result<bool> {
+    let entry = inner.states.take(source);
+    loop {
+        let mut state = entry.state.lock().await;
+        ship_in(inner, source, &mut state).await?;
+        let Some(reached) = &mut state.reached else { return Ok(false) };
+        let folded = inner.still(source, |still| Ok((fold(still, *reached)?, still.is_folded()))).await;
+        let (at, is_folded) = folded.map_err(unreadable)?;
+        reached.at = at.unwrap_or(reached.at);
+        drop(state);
+        // Otherwise somebody has written since, or reads in it.
+        if is_folded || Instant::now() >= deadline {
+            return Ok(is_folded);
+        }
+        sleep(PAUSE).await;
+    }
+}
