@@ -17,6 +17,7 @@ mod look;
 mod migrate;
 mod open_files;
 mod path;
+mod places;
 mod recast;
 mod relocate;
 mod share;
