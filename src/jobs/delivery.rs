@@ -10,12 +10,10 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 use super::Jobs;
-use super::tidy::Looked;
 use crate::base::{OrganizationId, Result, Timestamp, codes};
 use crate::features::outbox;
 use crate::outbound::Message;
 use crate::sqlite::{Read, TenantDb};
-use crate::tenants::Tenant;
 
 /// Deliveries at the same moment, over all organizations.
 const AT_ONCE: usize = 8;
@@ -28,7 +26,6 @@ pub(super) struct Courier(Arc<Inner>);
 
 struct Inner {
     jobs: Jobs,
-    looked: Looked,
     at_once: Semaphore,
     /// Organizations that are being delivered for, with a bell for what comes in meanwhile. One round at a
     /// time each, or a message would be sent twice.
@@ -36,20 +33,8 @@ struct Inner {
 }
 
 impl Courier {
-    pub fn new(jobs: Jobs, looked: Looked) -> Self {
-        Self(Arc::new(Inner { jobs, looked, at_once: Semaphore::new(AT_ONCE), rounds: Mutex::default() }))
-    }
-
-    /// Calls if something waits in a file that was opened.
-    pub async fn look(&self, tenant: &Tenant) {
-        match tenant.read(next_due).await {
-            Ok(None) => {}
-            Ok(Some(_)) => self.call(tenant.id()),
-            Err(error) => {
-                tracing::warn!(organization = %tenant.id(), ?error, "an outbox could not be read");
-                self.0.looked.forget(tenant.id());
-            }
-        }
+    pub fn new(jobs: Jobs) -> Self {
+        Self(Arc::new(Inner { jobs, at_once: Semaphore::new(AT_ONCE), rounds: Mutex::default() }))
     }
 
     /// Something waits in an organization's outbox.
@@ -73,7 +58,6 @@ impl Courier {
                 Err(error) => {
                     tracing::warn!(organization = %id, ?error, "an outbox could not be emptied");
                     // Whatever else is the matter: what waits is found when the file is opened again.
-                    self.0.looked.forget(id);
                     error.is(&codes::ORGANIZATION_BUSY).then_some(PAUSE)
                 }
             };

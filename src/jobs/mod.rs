@@ -1,7 +1,7 @@
 //! F5. What happens without a request: delivery of outboxes, tidying, one organization at a time.
 //!
-//! Nothing here walks all organizations on a timer. A file calls for attention when it is opened and when
-//! something was put into its outbox, and is looked after then.
+//! Nothing here walks all organizations on a timer. A file calls for attention when something waits in its outbox and
+//! when it was written, and is looked after then.
 
 mod delivery;
 pub mod erasure;
@@ -24,13 +24,13 @@ const AT_ONCE: usize = 4;
 
 /// Files that called for attention. A call holds no file open.
 pub struct Calls {
-    /// How long to wait with a look into a file that was opened; nothing where something was put into its outbox.
+    /// How long to wait with a look into a file that was written; nothing where something waits in its outbox.
     calls: mpsc::UnboundedReceiver<(OrganizationId, Option<Duration>)>,
     looked: tidy::Looked,
 }
 
-/// What files call with, and whoever hears it. At shutdown nobody listens any more, and nothing is lost: the next open
-/// calls again.
+/// What files call with, and whoever hears it. At shutdown nobody listens any more, and nothing is lost: what waits in
+/// an outbox calls at the next open.
 pub fn bell(clock: Clock) -> (impl Fn(OrganizationId, Occasion) + Send + Sync + 'static, Calls) {
     let (sender, calls) = mpsc::unbounded_channel();
     let looked = tidy::Looked::new();
@@ -38,8 +38,8 @@ pub fn bell(clock: Clock) -> (impl Fn(OrganizationId, Occasion) + Send + Sync + 
     let ring = move |id, occasion| {
         let wait = match occasion {
             Occasion::Asked => None,
-            // A file that is opened again and again wakes nobody.
-            Occasion::Opened => match known.due(id, clock.now()) {
+            // A file that is written again and again wakes nobody.
+            Occasion::Written => match known.due(id, clock.now()) {
                 Some(wait) => Some(wait),
                 None => return,
             },
@@ -79,19 +79,18 @@ pub fn start(jobs: Jobs, calls: Calls) {
     });
     tokio::spawn(async move {
         let Calls { mut calls, looked } = calls;
-        let courier = delivery::Courier::new(jobs.clone(), looked.clone());
+        let courier = delivery::Courier::new(jobs.clone());
         let hands = Arc::new(Semaphore::new(AT_ONCE));
         while let Some((id, wait)) = calls.recv().await {
             let Some(wait) = wait else {
                 courier.call(id);
                 continue;
             };
-            let (jobs, hands, looked, courier) = (jobs.clone(), Arc::clone(&hands), looked.clone(), courier.clone());
+            let (jobs, hands, looked) = (jobs.clone(), Arc::clone(&hands), looked.clone());
             tokio::spawn(async move {
                 tokio::time::sleep(wait).await;
                 let Ok(_hand) = hands.acquire().await else { return };
                 let Some(tenant) = jobs.tenants.if_open(id) else { return looked.missed(id) };
-                courier.look(&tenant).await;
                 tidy::look(&tenant).await;
             });
         }

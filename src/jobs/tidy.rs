@@ -1,4 +1,5 @@
-//! Rows that nobody can use any more leave an organization's file, when it is opened and at most once a day.
+//! Rows that nobody can use any more leave an organization's file, when something is written to it and at most once a
+//! day. A file that nobody writes to gets no more of them.
 
 use std::time::Duration;
 
@@ -10,12 +11,11 @@ use crate::features::{oauth, session};
 use crate::tenants::Tenant;
 
 /// When files were looked at last. It outlives their being open: a file that is closed and opened again all day
-/// is looked at once, since whatever this process puts into it later calls for attention by itself.
+/// is looked at once.
 #[derive(Clone)]
 pub(super) struct Looked(Cache<OrganizationId, Timestamp>);
 
-/// How long after it was opened a file is looked at: whoever opened it is answered first, and shares the file's one
-/// connection with nobody.
+/// How long after it was written a file is looked at: whoever wrote it is answered first.
 const AFTER: Duration = Duration::from_millis(20);
 /// Stands for a look that came to nothing, because the file was closed before it.
 const MISSED: Timestamp = Timestamp::from_millis(i64::MIN);
@@ -36,12 +36,7 @@ impl Looked {
         Some(if last == Some(MISSED) { Duration::ZERO } else { AFTER })
     }
 
-    /// Something was left undone: look when the file is opened the next time.
-    pub fn forget(&self, id: OrganizationId) {
-        self.0.invalidate(&id);
-    }
-
-    /// It was closed before anybody looked: look as soon as it is opened the next time.
+    /// It was closed before anybody looked: look as soon as it is written the next time.
     pub fn missed(&self, id: OrganizationId) {
         self.0.insert(id, MISSED);
     }
@@ -57,17 +52,13 @@ async fn tidy(tenant: &Tenant) -> Result<()> {
     if tenant.require_open().is_err() {
         return Ok(());
     }
-    // Most files have nothing to tidy: look first, so that opening a file does not write to it.
-    let due = tenant.read(|db| Ok(session::has_old(db)? || oauth::has_old(db)?)).await?;
-    if due {
-        tenant
-            .write_beyond(|db| {
-                session::forget_old(db)?;
-                oauth::forget_old(db)
-            })
-            .await?;
-    }
-    Ok(())
+    // Where there is nothing to tidy, this leaves nothing in the WAL.
+    tenant
+        .write_beyond(|db| {
+            session::forget_old(db)?;
+            oauth::forget_old(db)
+        })
+        .await
 }
 
 #[cfg(test)]
@@ -83,8 +74,6 @@ mod tests {
         assert_eq!(looked.due(id, at(0)), Some(Duration::ZERO));
         // Once a day, where it was looked at.
         assert_eq!(looked.due(id, at(23)), None);
-        assert_eq!(looked.due(id, at(24)), Some(AFTER));
-        looked.forget(id);
         assert_eq!(looked.due(id, at(24)), Some(AFTER));
     }
 }

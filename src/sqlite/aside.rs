@@ -57,10 +57,9 @@ impl<K: Kind> Aside<K> {
 }
 
 impl<K: Kind> Database<K> {
-    /// The same for a file that is open, on one of its own connections.
+    /// The same for a file that is open, on a connection of its own: what its reader has may be a copy.
     pub async fn examine(&self, full: bool) -> Result<Examination> {
-        let _turn = self.turn_to_read().await?;
-        tokio::task::block_in_place(|| self.with_reader(|connection| examine(connection, full)))
+        tokio::task::block_in_place(|| examine(&open(self.path(), Mode::Read)?, full))
     }
 }
 

@@ -7,7 +7,7 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, ErrorCode};
 
 use super::cipher;
-use super::database::{Backup, Database};
+use super::database::{Backup, Database, checkpoint};
 use super::handle::Kind;
 use super::open::{Mode, open};
 use crate::base::{Error, Result, codes};
@@ -46,9 +46,9 @@ impl<K: Kind> Database<K> {
                 self.dirty.store(true, Ordering::Relaxed);
                 match &self.backup {
                     // What a backup has yet to read is folded by whoever reads it.
-                    Backup::None => self.checkpoint(&connection),
+                    Backup::None => checkpoint(&connection),
                     Backup::Foreign => {}
-                    Backup::Later => drop(self.may_fold_unread().then(|| self.checkpoint(&connection))),
+                    Backup::Later => drop(self.may_fold_unread().then(|| checkpoint(&connection))),
                     Backup::Wal(written) => written(),
                 }
                 Ok(Compacted { bytes_before, bytes_after: size(&connection)? })

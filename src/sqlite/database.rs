@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use super::first::{First, Reader};
 use super::handle::{Kind, Read, Write};
 use super::meter::Meter;
-use super::open::{Mode, check_stamp, migrate, open};
+use super::open::{Mode, migrate, open};
 use super::still::{mark_unread, wal_of};
 use crate::base::{Clock, Error, Result, codes};
 
@@ -100,12 +100,15 @@ impl<K: Kind> Database<K> {
     }
 
     /// The same for a file that is more likely to be read and closed again than to be written; nothing, and nothing
-    /// done, where its schema is another one than the newest. Blocking.
-    pub fn open_to_read(opening: Opening<'_>) -> Result<Option<Self>> {
+    /// done, where its schema is another one than the newest. `is_alone`: nobody else in this process has it open.
+    /// Blocking.
+    pub fn open_to_read(opening: Opening<'_>, is_alone: bool) -> Result<Option<Self>> {
         let first = match opening.backup {
-            // Another program folds the WAL, whenever it likes to.
-            Backup::Foreign => Reader::open(opening.path)?,
-            Backup::None | Backup::Later | Backup::Wal(_) => Reader::open_still(opening.path, opening.clock.now())?,
+            Backup::None | Backup::Later | Backup::Wal(_) if is_alone => {
+                Reader::open_copy(opening.path, opening.clock.now())?
+            }
+            // Another program folds the WAL, whenever it likes to; or else.
+            _ => Reader::open(opening.path)?,
         };
         Ok(if is_newest::<K>(&first, &opening)? { Some(Self::on(opening, first, None)) } else { None })
     }
@@ -193,7 +196,7 @@ impl<K: Kind> Database<K> {
                     }
                 };
                 if self.wal_bytes() > most && self.may_fold_unread() {
-                    self.checkpoint(connection);
+                    checkpoint(connection);
                 }
                 Ok(value)
             })
@@ -206,7 +209,7 @@ impl<K: Kind> Database<K> {
         if !is_read && self.dirty.load(Ordering::Relaxed) && self.may_fold_unread() {
             self.dirty.store(false, Ordering::Relaxed);
             let folded = self.with_writer(|connection| {
-                self.checkpoint(connection);
+                checkpoint(connection);
                 Ok(())
             });
             if let Err(error) = folded {
@@ -251,7 +254,7 @@ impl<K: Kind> Database<K> {
             return Err(Error::internal("the mark of an unread WAL could not be written"));
         }
         self.with_writer(|connection| {
-            self.checkpoint(connection);
+            checkpoint(connection);
             Ok(())
         })?;
         // A reader that is still in it keeps it from being cut off.
@@ -295,10 +298,10 @@ impl<K: Kind> Database<K> {
     }
 
     fn read_now<T>(&self, work: impl FnOnce(&Read<'_, K>) -> Result<T>) -> Result<T> {
-        self.on_reader(|connection, is_still| {
+        self.on_reader(|connection, is_copy| {
             // One transaction for all reads of the closure: they see one state, and the WAL's locks are
-            // taken once instead of at every statement. A file that stays as it is has one state, and no locks.
-            let _snapshot = if is_still { None } else { Some(Snapshot::begin(connection)?) };
+            // taken once instead of at every statement. A copy in memory has one state, and no locks.
+            let _snapshot = if is_copy { None } else { Some(Snapshot::begin(connection)?) };
             work(&Read::new(connection, self.clock.now()))
         })
     }
@@ -313,15 +316,9 @@ impl<K: Kind> Database<K> {
             let pool = self.more_readers.get_or_init(|| pool(&self.path, self.most_readers));
             return work(&*pool.get()?, false);
         };
-        let read = work(first.connection(), first.is_still());
-        out.give_back(first, read)
-    }
-
-    /// Folds the WAL, unless somebody reads the file itself: the next time it will be.
-    pub(super) fn checkpoint(&self, connection: &Connection) {
-        if !self.reader.is_still_out() {
-            checkpoint(connection);
-        }
+        let read = work(first.connection(), first.is_copy());
+        out.give_back(first);
+        read
     }
 
     /// For the holder of the permit of the gate, or while nobody else is there.
@@ -331,7 +328,7 @@ impl<K: Kind> Database<K> {
             Some(connection) => connection,
             None => {
                 self.bound_set.store(0, Ordering::SeqCst);
-                self.reader.end_still();
+                self.reader.end_copy();
                 open(&self.path, Mode::Write)?
             }
         };
@@ -380,7 +377,7 @@ impl<K: Kind> Drop for Database<K> {
 }
 
 fn is_newest<K: Kind>(reader: &Reader, opening: &Opening<'_>) -> Result<bool> {
-    let version = check_stamp::<K>(reader.connection())?;
+    let version = reader.version::<K>()?;
     Ok(usize::try_from(version).is_ok_and(|version| version == opening.migrations.len()))
 }
 

@@ -1,11 +1,12 @@
 //! The connection that most reads of a file are done on, opened as cheaply as the file allows.
 //!
-//! Most files are opened to be read and closed again. One with nothing in its WAL is opened as a file that stays as it
-//! is (`immutable`, sqlite.org/uri.html): without a WAL, shared memory and locks, which are a third of what opening
-//! takes. That is so only while it is true. Our own writer ends it before it begins, and folds nothing into the file
-//! while somebody reads it so. Whatever anybody else does is seen: before each read there must be nothing in the WAL
-//! and the file must be the same, and a read during which it became another one does not count.
+//! Most files are small, and are opened to be read and closed again. Such a one, with nothing in its WAL, is read into
+//! memory whole: without a WAL, shared memory, locks and a descriptor, which are most of what opening takes. That is
+//! what is read only while it is the file's newest state. Our own writer ends it before it begins, and whatever anybody
+//! else does is seen: before each read there must be nothing in the WAL, and the file must be the same.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,47 +14,86 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
-use super::cipher;
-use super::open::{Mode, open};
+use super::handle::Kind;
+use super::open::{HEADER_BYTES, Header, Mode, check_stamp, open, open_copy};
 use super::still::wal_of;
-use crate::base::{Error, Result, Timestamp, codes};
+use crate::base::{Result, Timestamp};
 
 /// How long a file must have been left alone. Two changes within one tick of the file system's clock look like one.
 const LEFT_ALONE: Duration = Duration::from_secs(2);
+/// The largest file that is held in memory: what its connections would take otherwise, about.
+const MOST: u64 = 512 << 10;
 
 /// A connection for reading.
 pub(super) struct Reader {
     connection: Connection,
-    /// What the file looked like, if it is taken for one that stays so.
-    still: Option<Looks>,
+    /// What is true of a file that is held in memory.
+    held: Option<Held>,
+    /// It was looked at just now.
+    is_fresh: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Held {
+    /// What the file looked like when it was read.
+    looks: Looks,
+    header: Header,
 }
 
 impl Reader {
     /// One that sees every commit.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self { connection: open(path, Mode::Read)?, still: None })
+        Ok(Self { connection: open(path, Mode::Read)?, held: None, is_fresh: true })
     }
 
-    /// One of the file as it is, if nothing waits in its WAL. Ciphertext is authenticated page by page, and opened as
-    /// ever.
-    pub fn open_still(path: &Path, now: Timestamp) -> Result<Self> {
-        let looks = Looks::of(path, &wal_of(path)).filter(|looks| looks.since(now) >= LEFT_ALONE);
-        let Some(looks) = looks else { return Self::open(path) };
-        let connection = open(path, Mode::Still)?;
-        if cipher::salt_of(&connection).is_some() {
-            drop(connection);
-            return Self::open(path);
+    /// One of the file as it is, if it is small, and nothing waits in its WAL. Ciphertext is authenticated page by page,
+    /// and opened as ever.
+    ///
+    /// Nobody else in this process may have the file open: POSIX drops a process's locks on a file when it closes any
+    /// descriptor of it (fcntl(2)), and this closes one that SQLite knows nothing of.
+    pub fn open_copy(path: &Path, now: Timestamp) -> Result<Self> {
+        match Self::read(path, now)? {
+            Some(reader) => Ok(reader),
+            None => Self::open(path),
         }
-        Ok(Self { connection, still: Some(looks) })
+    }
+
+    /// Whatever is wrong with the file is for SQLite to say.
+    fn read(path: &Path, now: Timestamp) -> Result<Option<Self>> {
+        let wal = wal_of(path);
+        let Some(looks) = Looks::of(path, &wal).filter(|looks| looks.bytes <= MOST && looks.since(now) >= LEFT_ALONE)
+        else {
+            return Ok(None);
+        };
+        let mut first = [0; HEADER_BYTES];
+        let Ok(mut file) = File::open(path) else { return Ok(None) };
+        if file.read_exact(&mut first).is_err() {
+            return Ok(None);
+        }
+        let Some(header) = Header::of(&mut first) else { return Ok(None) };
+        let Some(connection) = open_copy(first.chain(file), looks.bytes)? else { return Ok(None) };
+        let held = Held { looks, header };
+        Ok((Looks::of(path, &wal) == Some(looks)).then_some(Self { connection, held: Some(held), is_fresh: true }))
+    }
+
+    /// Whether it reads the newest state of the file.
+    fn is_newest(&mut self, path: &Path, wal: &Path) -> bool {
+        let is_fresh = std::mem::take(&mut self.is_fresh);
+        self.held.is_none_or(|held| is_fresh || Looks::of(path, wal) == Some(held.looks))
     }
 
     pub const fn connection(&self) -> &Connection {
         &self.connection
     }
 
+    /// Refuses a file that is not of kind `K`, then tells its schema version.
+    pub fn version<K: Kind>(&self) -> Result<i32> {
+        self.held.map_or_else(|| check_stamp::<K>(&self.connection), |held| held.header.check_stamp::<K>())
+    }
+
     /// Whether all that is read is of one state, also without a transaction.
-    pub const fn is_still(&self) -> bool {
-        self.still.is_some()
+    pub const fn is_copy(&self) -> bool {
+        self.held.is_some()
     }
 }
 
@@ -70,16 +110,13 @@ struct Looks {
 impl Looks {
     /// Nothing where something waits in the WAL, or where that cannot be told.
     fn of(path: &Path, wal: &Path) -> Option<Self> {
-        // The WAL first: what is folded between the two looks has changed the file.
+        // The WAL first: what is folded between the two looks has changed the file. Looking at a file opens nothing, so
+        // it takes no lock from anybody.
         match std::fs::metadata(wal) {
-            Ok(found) if found.len() > 0 => None,
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => None,
-            Ok(_) | Err(_) => Self::of_file(path),
+            Ok(found) if found.len() > 0 => return None,
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return None,
+            Ok(_) | Err(_) => {}
         }
-    }
-
-    /// Looking at a file opens nothing, so it takes no lock from anybody.
-    fn of_file(path: &Path) -> Option<Self> {
         let found = std::fs::metadata(path).ok()?;
         let changed = (found.ctime(), found.ctime_nsec());
         Some(Self { device: found.dev(), inode: found.ino(), bytes: found.len(), changed })
@@ -104,8 +141,6 @@ struct Place {
     /// Nothing while it is out; opened anew where it was thrown away.
     reader: Option<Reader>,
     is_out: bool,
-    /// Somebody reads the file itself: nothing may be folded into it.
-    is_still_out: bool,
     /// The file takes writes from now on.
     is_written: bool,
 }
@@ -126,38 +161,27 @@ impl First {
             if place.is_out {
                 return Ok(None);
             }
-            let kept = place.reader.take();
             place.is_out = true;
-            place.is_still_out = kept.as_ref().is_some_and(Reader::is_still);
-            kept
+            place.reader.take()
         };
         let out = Out(self);
-        if let Some(reader) = kept {
-            if reader.still.is_none_or(|looks| Looks::of(&self.path, &self.wal) == Some(looks)) {
-                return Ok(Some((out, reader)));
-            }
-            // Somebody has written to it.
-            drop(reader);
+        if let Some(mut reader) = kept
+            && reader.is_newest(&self.path, &self.wal)
+        {
+            return Ok(Some((out, reader)));
         }
-        let reader = Reader::open(&self.path)?;
-        self.place().is_still_out = false;
-        Ok(Some((out, reader)))
+        // Somebody has written to it.
+        Ok(Some((out, Reader::open(&self.path)?)))
     }
 
-    /// Before the first write: from now on nobody begins to read the file without its WAL.
-    pub fn end_still(&self) {
+    /// Before the first write: from now on nobody begins to read what was there before.
+    pub fn end_copy(&self) {
         let ended = {
             let mut place = self.place();
             place.is_written = true;
-            if place.reader.as_ref().is_some_and(Reader::is_still) { place.reader.take() } else { None }
+            if place.reader.as_ref().is_some_and(Reader::is_copy) { place.reader.take() } else { None }
         };
         drop(ended);
-    }
-
-    /// Whether somebody reads the file itself, so that nothing may be folded into it. Once [`First::end_still`] was
-    /// called it becomes no more true.
-    pub fn is_still_out(&self) -> bool {
-        self.place().is_still_out
     }
 
     fn place(&self) -> MutexGuard<'_, Place> {
@@ -166,27 +190,20 @@ impl First {
 }
 
 impl Out<'_> {
-    /// Gives the reader back with what was read. One that is still inside a transaction is no good any more.
-    pub fn give_back<T>(self, reader: Reader, read: Result<T>) -> Result<T> {
-        if reader.still.is_some_and(|looks| Looks::of_file(&self.0.path) != Some(looks)) {
-            return Err(Error::new(&codes::ORGANIZATION_BUSY)
-                .because("somebody else changed the file while it was read")
-                .retry_after(Duration::from_secs(1)));
-        }
+    /// Gives the reader back. One that is still inside a transaction is no good any more.
+    pub fn give_back(self, reader: Reader) {
         if reader.connection.is_autocommit() {
             let mut place = self.0.place();
-            if !(place.is_written && reader.is_still()) {
+            if !(place.is_written && reader.is_copy()) {
                 place.reader = Some(reader);
             }
         }
-        read
     }
 }
 
 impl Drop for Out<'_> {
     fn drop(&mut self) {
-        let mut place = self.0.place();
-        (place.is_out, place.is_still_out) = (false, false);
+        self.0.place().is_out = false;
     }
 }
 
@@ -212,7 +229,7 @@ mod tests {
 
     fn opened(path: &Path, clock: Clock, migrations: &[&'static str]) -> Option<Arc<Database<CatalogDb>>> {
         let opening = Opening { path, migrations, readers: 2, clock, backup: Backup::None };
-        Database::open_to_read(opening).unwrap().map(Arc::new)
+        Database::open_to_read(opening, true).unwrap().map(Arc::new)
     }
 
     /// Nobody has touched the file for a day.
@@ -252,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn nothing_is_folded_into_a_file_while_somebody_reads_it() {
+    async fn whoever_reads_while_others_write_and_fold_goes_on_with_what_there_was() {
         let directory = tempfile::tempdir().unwrap();
         let path = file(&directory);
         let database = left_alone(&path);
@@ -261,24 +278,14 @@ mod tests {
             let before = count(db)?;
             let seen = tokio::runtime::Handle::current().block_on(async {
                 other.write(|db| db.execute("INSERT INTO thing DEFAULT VALUES", [])).await?;
-                let folded = other.fold().await;
-                assert!(folded.is_err_and(|error| error.is(&codes::ORGANIZATION_BUSY)));
-                other
-                    .still(|still| {
-                        still.fold()?;
-                        Ok(())
-                    })
-                    .await?;
-                other.compact().await?;
-                // Neither waits for this one.
+                other.fold().await?;
+                // It does not wait for this one, and sees what is there now.
                 other.read(count).await
             })?;
-            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+            assert_ne!(std::fs::read(&path).unwrap(), bytes);
             Ok((before, count(db)?, seen))
         });
         assert_eq!(seen.await.unwrap(), (0, 0, 1));
-        database.fold().await.unwrap();
-        assert_ne!(std::fs::read(&path).unwrap(), bytes);
         assert_eq!(database.read(count).await.unwrap(), 1);
     }
 
@@ -297,16 +304,51 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_read_during_which_somebody_else_changed_the_file_does_not_count() {
+    async fn a_read_during_which_somebody_else_writes_is_of_the_state_before() {
         let directory = tempfile::tempdir().unwrap();
         let path = file(&directory);
         let database = left_alone(&path);
         let read = database.read(|db| {
+            let before = count(db)?;
             drop(insert_from_outside(&path));
-            count(db)
+            Ok((before, count(db)?))
         });
-        assert!(read.await.is_err_and(|error| error.is(&codes::ORGANIZATION_BUSY)));
+        assert_eq!(read.await.unwrap(), (0, 0));
         assert_eq!(database.read(count).await.unwrap(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_is_large_or_somebody_else_has_open_is_opened_as_ever() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = file(&directory);
+        let clock = Clock::manual(Clock::system().now().plus(length::days(1)));
+        let (migrations, backup) = (MIGRATIONS, Backup::None);
+        let opening = Opening { path: &path, migrations, readers: 2, clock, backup };
+        let database = Database::<CatalogDb>::open_to_read(opening, false).unwrap().unwrap();
+        assert_eq!((database.read(count).await.unwrap(), is_there(&path)), (0, [true; 2]));
+        drop(database);
+        let outside = insert_from_outside(&path);
+        outside.execute_batch("CREATE TABLE hay (it BLOB)").unwrap();
+        outside.execute("INSERT INTO hay VALUES (zeroblob(?))", [MOST.cast_signed()]).unwrap();
+        drop(outside);
+        assert_eq!((left_alone(&path).read(count).await.unwrap(), is_there(&path)), (1, [true; 2]));
+    }
+
+    /// A page that is damaged is met by whoever reads it, and by a check, which looks at the file itself.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn damage_is_met_in_a_copy_and_a_check_looks_at_the_file() {
+        use std::os::unix::fs::FileExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = file(&directory);
+        drop(insert_from_outside(&path));
+        let database = left_alone(&path);
+        assert_eq!(database.read(count).await.unwrap(), 1);
+        let damaged = File::options().write(true).open(&path).unwrap();
+        damaged.write_all_at(&[0xff; 4096], 4096).unwrap();
+        assert_ne!(database.examine(false).await.unwrap().damage, [""; 0]);
+        drop(database);
+        let read = left_alone(&path).read(count).await;
+        assert!(read.is_err_and(|error| super::super::is_damage(&error)));
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -45,6 +45,17 @@ impl<'c, K: Kind> Read<'c, K> {
         Ok(self.connection.prepare_cached(sql)?.query_row(params, map).optional()?)
     }
 
+    /// The same for what is asked once while a file is open: the statement is not kept, and is made with memory that
+    /// each connection has ready for what it soon gives back (sqlite.org/malloc.html, section 3.4).
+    pub fn once<T>(
+        &self,
+        sql: &'static str,
+        params: impl Params,
+        map: impl FnOnce(&Row<'_>) -> RowResult<T>,
+    ) -> Result<Option<T>> {
+        Ok(self.connection.query_row(sql, params, map).optional()?)
+    }
+
     /// All rows, in order.
     pub fn all<T>(
         &self,

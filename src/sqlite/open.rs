@@ -1,6 +1,5 @@
 //! One connection: flags, pragmas, limits, stamps, migrations; and files made from nothing.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Once;
 use std::time::Duration;
@@ -23,8 +22,8 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Read,
-    /// A file that nobody changes meanwhile and that has nothing in its WAL: whoever opens it so sees to that.
-    Still,
+    /// What was read out of a file, in memory.
+    Copy,
     Write,
     /// A private file that nobody else knows yet: no fsync, no shared memory.
     Build,
@@ -46,14 +45,10 @@ pub(super) fn open_as(path: &Path, mode: Mode, salt: Option<Salt>) -> Result<Con
     configure_library()?;
     let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX
         | match mode {
-            Mode::Read => OpenFlags::SQLITE_OPEN_READ_ONLY,
-            Mode::Still => OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI,
+            Mode::Read | Mode::Copy => OpenFlags::SQLITE_OPEN_READ_ONLY,
             Mode::Write | Mode::Build => OpenFlags::SQLITE_OPEN_READ_WRITE,
         };
-    let connection = match mode {
-        Mode::Still => Connection::open_with_flags(still_uri(path), flags)?,
-        Mode::Read | Mode::Write | Mode::Build => Connection::open_with_flags(path, flags)?,
-    };
+    let connection = Connection::open_with_flags(path, flags)?;
     match salt {
         Some(salt) => cipher::give(&connection, salt)?,
         None => cipher::prepare(&connection)?,
@@ -68,6 +63,19 @@ pub(super) fn open_in_memory() -> Result<Connection> {
     let connection = Connection::open_in_memory()?;
     tune(&connection, Mode::Build)?;
     Ok(connection)
+}
+
+/// A database that is read into memory and stays as it is there; nothing where it ends early.
+pub(super) fn open_copy(bytes: impl std::io::Read, count: u64) -> Result<Option<Connection>> {
+    configure_library()?;
+    let flags = OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_READ_WRITE;
+    let mut connection = Connection::open_in_memory_with_flags(flags)?;
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    if connection.deserialize_read_exact(rusqlite::MAIN_DB, bytes, count, true).is_err() {
+        return Ok(None);
+    }
+    tune(&connection, Mode::Copy)?;
+    Ok(Some(connection))
 }
 
 fn tune(connection: &Connection, mode: Mode) -> Result<()> {
@@ -100,9 +108,9 @@ fn tune(connection: &Connection, mode: Mode) -> Result<()> {
         Mode::Build => {
             "PRAGMA locking_mode=EXCLUSIVE; PRAGMA synchronous=OFF; PRAGMA temp_store=MEMORY; PRAGMA secure_delete=ON"
         }
-        Mode::Read | Mode::Still => {
-            "PRAGMA cell_size_check=ON; PRAGMA cache_size=-256; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY"
-        }
+        Mode::Read => "PRAGMA cell_size_check=ON; PRAGMA cache_size=-256; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY",
+        // Its pages are used where they are: none is copied into a cache.
+        Mode::Copy => "PRAGMA cell_size_check=ON; PRAGMA mmap_size=16777216",
         Mode::Write => {
             "PRAGMA synchronous=FULL; PRAGMA fullfsync=ON; PRAGMA checkpoint_fullfsync=ON; PRAGMA cell_size_check=ON; \
              PRAGMA cache_size=-256; PRAGMA mmap_size=0; PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=0; \
@@ -112,30 +120,44 @@ fn tune(connection: &Connection, mode: Mode) -> Result<()> {
     Ok(())
 }
 
-/// The name of a file that stays as it is. Whatever means something in a URI stands there by its number.
-fn still_uri(path: &Path) -> String {
-    // An absolute path comes behind an authority, which is empty.
-    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
-    let mut uri = if path.is_absolute() { "file://" } else { "file:" }.to_owned();
-    for &byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => uri.push(byte.into()),
-            _ => uri.extend(['%', digit(byte >> 4), digit(byte & 15)]),
+/// How long the header of a database is (sqlite.org/fileformat2.html section 1.3).
+pub(super) const HEADER_BYTES: usize = 100;
+
+/// What the header of a database says of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Header {
+    application_id: i32,
+    version: i32,
+}
+
+impl Header {
+    /// Nothing where it is none, such as that of ciphertext. What says that the database has a WAL is taken out of it:
+    /// a copy in memory has none, and would be refused for it.
+    pub fn of(bytes: &mut [u8; HEADER_BYTES]) -> Option<Self> {
+        let number = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(i32::from_be_bytes);
+        let header = Self { application_id: number(68)?, version: number(60)? };
+        if !bytes.starts_with(b"SQLite format 3\0") {
+            return None;
         }
+        bytes.get_mut(18..20)?.fill(1);
+        Some(header)
     }
-    uri.push_str("?immutable=1");
-    uri
+
+    pub fn check_stamp<K: Kind>(self) -> Result<i32> {
+        if self.application_id != K::APPLICATION_ID {
+            let application_id = self.application_id;
+            return Err(Error::new(&codes::ORGANIZATION_UNAVAILABLE)
+                .because(format!("the file is not a Bulkhead {} (application_id {application_id:#x})", K::NAME)));
+        }
+        Ok(self.version)
+    }
 }
 
 /// Refuses a file that is not of kind `K`, then tells its schema version.
 pub(super) fn check_stamp<K: Kind>(connection: &Connection) -> Result<i32> {
     let number = |pragma| connection.query_row(pragma, [], |row| row.get::<_, i32>(0));
-    let (application_id, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
-    if application_id != K::APPLICATION_ID {
-        return Err(Error::new(&codes::ORGANIZATION_UNAVAILABLE)
-            .because(format!("the file is not a Bulkhead {} (application_id {application_id:#x})", K::NAME)));
-    }
-    Ok(version)
+    let header = Header { application_id: number("PRAGMA application_id")?, version: number("PRAGMA user_version")? };
+    header.check_stamp::<K>()
 }
 
 /// Brings the file to the newest schema, one transaction a step; never goes back.

@@ -7,7 +7,6 @@ use rusqlite::Connection;
 
 use super::cipher;
 use super::database::Database;
-use super::first::First;
 use super::handle::Kind;
 use crate::base::{Error, Result};
 
@@ -16,7 +15,6 @@ use crate::base::{Error, Result};
 pub struct Still<'c> {
     connection: &'c mut Connection,
     path: &'c Path,
-    reader: &'c First,
 }
 
 impl<K: Kind> Database<K> {
@@ -24,7 +22,7 @@ impl<K: Kind> Database<K> {
     pub async fn still<T>(&self, work: impl FnOnce(&mut Still<'_>) -> Result<T>) -> Result<T> {
         let _turn = self.turn_to_write().await?;
         tokio::task::block_in_place(|| {
-            self.with_writer(|connection| work(&mut Still { connection, path: self.path(), reader: &self.reader }))
+            self.with_writer(|connection| work(&mut Still { connection, path: self.path() }))
         })
     }
 }
@@ -82,9 +80,6 @@ impl Still<'_> {
     /// Folds the WAL into the file, for whoever has read all of it. The next write begins a new WAL, also where
     /// a reader kept this one from being emptied.
     pub fn fold(&mut self) -> Result<()> {
-        if self.reader.is_still_out() {
-            return Ok(());
-        }
         // Whoever waits for readers here keeps all writers waiting.
         self.connection.busy_timeout(Duration::ZERO)?;
         super::database::checkpoint(self.connection);

@@ -18,6 +18,7 @@ mod migrate;
 mod open_files;
 mod overwrite;
 mod path;
+mod places;
 mod recast;
 mod relocate;
 mod share;

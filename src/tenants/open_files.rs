@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use lru::LruCache;
 use moka::sync::Cache;
-use tokio::sync::{Notify, OnceCell, OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{Notify, OnceCell, Semaphore};
+use tokio::time::timeout;
 
 use super::awaited::Reports;
 use super::encryption::require_ciphertext;
@@ -17,6 +17,7 @@ use super::gate::{Gates, Shut, last_word};
 use super::hold::{self, Handles};
 use super::overwrite::Folder;
 use super::path;
+use super::places::all_in_use;
 use super::tenant::{Open, Tenant, backstop};
 use super::volumes::Volumes;
 use crate::base::{Clock, Error, OrganizationId, Replication, Result, codes};
@@ -32,11 +33,6 @@ const FAULT_FOR: Duration = Duration::from_secs(5);
 /// How long a request waits for its file to be opened: for a place while every file that may be open is in
 /// use, for its turn, and for others who open the same one.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How often whoever is first in the queue looks for a file that nobody uses.
-const LOOK: Duration = Duration::from_millis(2);
-/// How many looks the newcomers of one file are held up for, so that it falls idle; at first.
-const LOOKS: u32 = 20;
-
 /// How many files may be open at once: the smallest of the three bounds counts.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
@@ -85,13 +81,15 @@ pub(super) struct Inner {
     pub fairness: Fairness,
     pub template: Mutex<Option<Arc<Vec<u8>>>>,
     pub limits: Limits,
-    capacity: usize,
+    pub capacity: usize,
     /// One for each file that may be open. A file takes its place before it is opened and gives it back
     /// when it is closed, so that the bound holds whatever happens in between.
-    places: Arc<Semaphore>,
+    pub places: Arc<Semaphore>,
     /// Held by whoever looks for a place: first come, first served.
-    turn: Semaphore,
+    pub turn: Semaphore,
     files: Mutex<Files>,
+    /// Whether somebody closes files ahead of those who will want their places.
+    pub closing: AtomicBool,
     /// Told whenever the newcomers of a file are not held up any more.
     pub let_go: Notify,
     opening: Semaphore,
@@ -115,7 +113,7 @@ pub(super) type Slot = Arc<OnceCell<Tenant>>;
 pub(super) struct Files {
     pub slots: LruCache<OrganizationId, Slot>,
     /// The one whose newcomers wait, so that it falls idle although requests for it never stop.
-    held_up: Option<OrganizationId>,
+    pub held_up: Option<OrganizationId>,
     /// Nobody is given these: see [`Tenants::hold`].
     pub held: HashSet<OrganizationId>,
     /// Those of them whose newcomers wait instead of being refused.
@@ -129,10 +127,10 @@ pub(super) type Attention = Arc<dyn Fn(OrganizationId, Occasion) + Send + Sync>;
 /// Why a file calls for attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Occasion {
-    /// It was opened: something may have waited in it.
-    Opened,
-    /// Something was put into it that must not wait until it is opened the next time.
+    /// Something in its outbox waits for delivery: it was found when the file was opened, or has just been put there.
     Asked,
+    /// Something was written to it: what was written before may have become old.
+    Written,
 }
 
 /// Why files could not be used, for a few seconds each.
@@ -155,8 +153,8 @@ impl Faults {
 }
 
 impl Tenants {
-    /// `attention` is called for every file that was opened, and when a file asks for it with
-    /// [`Tenant::call_attention`]: something in its outbox may wait for delivery.
+    /// `attention` is called for every file that was opened with something in its outbox or asks for it with
+    /// [`Tenant::call_attention`], and for every file that was written.
     pub fn new(
         root: &Path,
         keyring: Keyring,
@@ -183,6 +181,7 @@ impl Tenants {
                 patient: HashSet::new(),
             }),
             turn: Semaphore::new(1),
+            closing: AtomicBool::new(false),
             let_go: Notify::new(),
             opening: Semaphore::new(limits.opening.max(1)),
             faults: Faults(Cache::builder().max_capacity(10_000).time_to_live(FAULT_FOR).build()),
@@ -349,7 +348,7 @@ impl Tenants {
         // The place first: whoever waits for one keeps nobody from opening who has one.
         let room = self.make_room().await?;
         let _permit = self.0.opening.acquire().await.map_err(|_| all_in_use())?;
-        let tenant = tokio::task::block_in_place(|| -> Result<Tenant> {
+        let (tenant, waits) = tokio::task::block_in_place(|| -> Result<_> {
             // Its place comes with it: given back first, somebody else could take it.
             let place = room.clear();
             let handle = self.0.handles.of(id);
@@ -366,7 +365,7 @@ impl Tenants {
                 tracing::warn!(organization = %id, "its own log says that nothing follows: it takes no writes");
                 self.0.gates.shut(id, shut);
             }
-            Ok(Tenant(Arc::new(Open {
+            let tenant = Tenant(Arc::new(Open {
                 id,
                 database,
                 awaited,
@@ -383,10 +382,14 @@ impl Tenants {
                 _file_keys: file_keys,
                 _handle: handle,
                 place,
-            })))
+            }));
+            Ok((tenant, facts.waits))
         })?;
         metrics::counter!("bulkhead_organization_opens_total").increment(1);
-        (self.0.attention)(id, Occasion::Opened);
+        if waits {
+            (self.0.attention)(id, Occasion::Asked);
+        }
+        self.keep_places_free();
         Ok(tenant)
     }
 
@@ -401,61 +404,13 @@ impl Tenants {
             backup,
         };
         let file = path::file(&self.root_of(id), id);
-        if let Some(database) = Database::open_to_read(opening(&file, self.backup_with(id, awaited)))? {
+        let is_alone = self.0.handles.count(id) == 1;
+        if let Some(database) = Database::open_to_read(opening(&file, self.backup_with(id, awaited)), is_alone)? {
             return Ok((database, false));
         }
         let (file, is_view) = self.file_to_open(id)?;
         let backup = if is_view { Backup::None } else { self.backup_with(id, awaited) };
         Ok((Database::open(opening(&file, backup))?, is_view))
-    }
-
-    /// A place for one more file, made by taking one that nobody uses if there is none.
-    async fn make_room(&self) -> Result<Room> {
-        // Whoever came first gets the next place: nobody else takes one, or looks for one.
-        let turn = self.0.turn.acquire().await.map_err(|_| all_in_use())?;
-        let hold_up = HoldUp(self);
-        for round in 0_u32.. {
-            // Longer every few rounds, until it is long enough for whatever the requests do.
-            for _ in 0..LOOKS << (round / 8).min(5) {
-                if let Ok(place) = Arc::clone(&self.0.places).try_acquire_owned() {
-                    return Ok(Room::Free(place));
-                }
-                if let Some(idle) = self.take_idle() {
-                    // The next one may look for another meanwhile.
-                    drop((hold_up, turn));
-                    metrics::counter!("bulkhead_organization_evictions_total").increment(1);
-                    return Ok(Room::Taken(Box::new(idle)));
-                }
-                sleep(LOOK).await;
-            }
-            self.hold_up_next();
-        }
-        Err(all_in_use())
-    }
-
-    /// Takes out the least recently used file that nobody uses.
-    fn take_idle(&self) -> Option<Open> {
-        let mut files = self.files();
-        // The map holds one reference to the slot, and the slot one to the file: a further one is a
-        // request at work, or about to be.
-        let idle = |slot: &Slot| {
-            Arc::strong_count(slot) == 1 && slot.get().is_some_and(|tenant| Arc::strong_count(&tenant.0) == 1)
-        };
-        let id = files.slots.iter().rev().find_map(|(id, slot)| idle(slot).then_some(*id))?;
-        let tenant = Arc::into_inner(files.slots.pop(&id)?)?.into_inner()?;
-        Arc::into_inner(tenant.0)
-    }
-
-    /// Every file is in use, one request for it after the other without a gap. The newcomers of one wait a
-    /// moment so that it falls idle; where something takes longer than that, those of the next one.
-    fn hold_up_next(&self) {
-        let mut files = self.files();
-        let open = || files.slots.iter().rev().filter(|(_, slot)| slot.initialized()).map(|(id, _)| *id);
-        let after = files.held_up.and_then(|last| open().skip_while(|&id| id != last).nth(1));
-        let next = after.or_else(|| open().next());
-        files.held_up = next;
-        drop(files);
-        self.0.let_go.notify_waiters();
     }
 
     pub(super) fn files(&self) -> MutexGuard<'_, Files> {
@@ -491,42 +446,28 @@ struct Facts {
     replication: Option<String>,
     /// The newest event of its log.
     action: Option<String>,
+    /// Whether something in its outbox waits for delivery.
+    waits: bool,
 }
 
 /// Refuses a file that came to the wrong place.
 fn facts(database: &Database<TenantDb>, id: OrganizationId) -> Result<Facts> {
     let found = database.first_read(|db| {
-        db.one(
+        db.once(
             "SELECT id, max_bytes, limits, replication,
-                    (SELECT action FROM audit_event ORDER BY sequence DESC LIMIT 1) FROM organization",
+                    (SELECT action FROM audit_event ORDER BY sequence DESC LIMIT 1),
+                    EXISTS (SELECT 1 FROM outbox WHERE failed_at IS NULL) FROM organization",
             [],
             |row| {
                 let max_bytes = row.get::<_, Option<i64>>(1)?.and_then(|limit| u64::try_from(limit).ok());
-                let facts = Facts { max_bytes, limits: row.get(2)?, replication: row.get(3)?, action: row.get(4)? };
-                Ok((row.get(0)?, facts))
+                let (limits, replication, action) = (row.get(2)?, row.get(3)?, row.get(4)?);
+                Ok((row.get(0)?, Facts { max_bytes, limits, replication, action, waits: row.get(5)? }))
             },
         )
     })?;
     let (stamp, facts) = found.unzip();
     require_own(stamp, id)?;
     facts.ok_or_else(|| Error::internal("a file with a stamp has no facts"))
-}
-
-/// A place for one more file.
-enum Room {
-    Free(OwnedSemaphorePermit),
-    /// That of a file which nobody is given any more, and which is yet to be closed.
-    Taken(Box<Open>),
-}
-
-impl Room {
-    /// Blocking.
-    fn clear(self) -> OwnedSemaphorePermit {
-        match self {
-            Self::Free(place) => place,
-            Self::Taken(idle) => idle.close(),
-        }
-    }
 }
 
 /// Somebody who waits for a file, or opens it.
@@ -550,22 +491,4 @@ impl Drop for Waiting<'_> {
             files.slots.pop(&self.id);
         }
     }
-}
-
-/// Ends with the search for a place.
-struct HoldUp<'a>(&'a Tenants);
-
-impl Drop for HoldUp<'_> {
-    fn drop(&mut self) {
-        let held_up = self.0.files().held_up.take();
-        if held_up.is_some() {
-            self.0.0.let_go.notify_waiters();
-        }
-    }
-}
-
-fn all_in_use() -> Error {
-    Error::new(&codes::ORGANIZATION_BUSY)
-        .because("every file that may be open is in use")
-        .retry_after(Duration::from_secs(1))
 }

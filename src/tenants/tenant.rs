@@ -83,7 +83,7 @@ impl Tenant {
     pub async fn write<T>(&self, work: impl FnOnce(&Write<'_, TenantDb>) -> Result<T>) -> Result<T> {
         self.require_open()?;
         self.0.awaited.require_store()?;
-        self.watched(self.0.database.write(work).await)
+        self.written(self.0.database.write(work).await)
     }
 
     /// Works on the file between two of its transactions; for backups.
@@ -104,7 +104,7 @@ impl Tenant {
     pub async fn write_beyond<T>(&self, work: impl FnOnce(&Write<'_, TenantDb>) -> Result<T>) -> Result<T> {
         self.require_open()?;
         self.0.awaited.require_store()?;
-        self.watched(self.0.database.write_beyond(work).await)
+        self.written(self.0.database.write_beyond(work).await)
     }
 
     /// Gives back what deleted rows have left in the file. Readers go on, writers wait.
@@ -174,6 +174,13 @@ impl Tenant {
     /// Refuses where nothing may be written: before anything is done elsewhere that a write is to follow.
     pub fn require_open(&self) -> Result<()> {
         self.0.gates.require_open(self.0.id)
+    }
+
+    fn written<T>(&self, result: Result<T>) -> Result<T> {
+        if result.is_ok() {
+            (self.0.attention)(self.0.id, Occasion::Written);
+        }
+        self.watched(result)
     }
 
     pub(super) fn is_faulty(&self) -> bool {

@@ -51,6 +51,30 @@ async fn a_busy_session_ends_after_its_whole_time() {
     );
 }
 
+/// Without a timer: the file is tidied behind a write, at most once a day.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_of_long_ago_is_forgotten_behind_the_next_write() {
+    let world = acme().await;
+    let sessions = async || {
+        let listed = world.operator().get("/v1/organizations/acme/sessions").await.json();
+        listed["data"].as_array().unwrap().len()
+    };
+    for (days, there) in [(0, 1), (36, 2)] {
+        world.clock.advance(length::days(days));
+        world.signed_in("acme", EMAIL).await;
+        assert_eq!(sessions().await, there);
+    }
+    // Its 7 days and 30 more are over, and nobody writes.
+    world.clock.advance(length::days(2));
+    assert_eq!(sessions().await, 2);
+    world.signed_in("acme", EMAIL).await;
+    let started = std::time::Instant::now();
+    while sessions().await != 2 {
+        assert!(started.elapsed() < length::seconds(60), "it is still there");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_organization_can_choose_its_own_lifetimes() {
     let world = acme().await;

@@ -197,12 +197,7 @@ pub fn revoke_access_token(db: &Write<'_, TenantDb>, claims: &AccessClaims, part
     }
 }
 
-/// Whether there is something that can never be asked for again.
-pub fn has_old(db: &Read<'_, TenantDb>) -> Result<bool> {
-    store::has_old(db, db.now().minus(UNUSED_FOR))
-}
-
-/// Forgets it. Grants that were redeemed go with their session.
+/// Forgets what can never be asked for again. Grants that were redeemed go with their session.
 pub fn forget_old(db: &Write<'_, TenantDb>) -> Result<()> {
     store::forget_old(db, db.now().minus(UNUSED_FOR))
 }

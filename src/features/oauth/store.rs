@@ -114,16 +114,6 @@ pub(super) fn is_revoked(db: &Read<'_, TenantDb>, jti: &str) -> Result<bool> {
 }
 
 /// Tokens that have expired on their own, and grants whose code expired before `unused` and was never redeemed.
-pub(super) fn has_old(db: &Read<'_, TenantDb>, unused: Timestamp) -> Result<bool> {
-    let old = db.number(
-        "SELECT EXISTS (SELECT 1 FROM refresh_token WHERE expires_at <= ?1)
-             OR EXISTS (SELECT 1 FROM revoked_access_token WHERE expires_at <= ?1)
-             OR EXISTS (SELECT 1 FROM oauth_grant WHERE code_used_at IS NULL AND code_expires_at < ?2)",
-        params![db.now(), unused],
-    )?;
-    Ok(old > 0)
-}
-
 pub(super) fn forget_old(db: &Write<'_, TenantDb>, unused: Timestamp) -> Result<()> {
     db.execute("DELETE FROM refresh_token WHERE expires_at <= ?", params![db.now()])?;
     db.execute("DELETE FROM revoked_access_token WHERE expires_at <= ?", params![db.now()])?;

@@ -6,7 +6,7 @@ use crate::sqlite::{Read, Row, RowResult, TenantDb, Write, params};
 
 /// The row; every file has it, or it would not have been opened.
 pub fn get(db: &Read<'_, TenantDb>) -> Result<Organization> {
-    db.one(
+    db.once(
         "SELECT id, name, slug, external_id, hosts, state, metadata, accent, policy, created_at, updated_at, former_names,
                 max_bytes, max_members, limits, replication
          FROM organization",

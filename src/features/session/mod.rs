@@ -268,11 +268,6 @@ fn target(session: &Session) -> Target {
     Target::new("session", session.id)
 }
 
-/// Whether there are sessions that ended long ago.
-pub fn has_old(db: &Read<'_, TenantDb>) -> Result<bool> {
-    store::has_old(db, db.now().minus(KEPT))
-}
-
 /// Forgets sessions that ended long ago, and with them what applications got from them.
 pub fn forget_old(db: &Write<'_, TenantDb>) -> Result<()> {
     store::forget_old(db, db.now().minus(KEPT))

@@ -120,10 +120,6 @@ pub(super) fn end_all(db: &Write<'_, TenantDb>, reason: &str) -> Result<usize> {
     db.execute("UPDATE session SET ended_at = ?, end_reason = ? WHERE ended_at IS NULL", params![db.now(), reason])
 }
 
-pub(super) fn has_old(db: &Read<'_, TenantDb>, before: Timestamp) -> Result<bool> {
-    Ok(db.number("SELECT EXISTS (SELECT 1 FROM session WHERE expires_at < ?1 OR ended_at < ?1)", params![before])? > 0)
-}
-
 pub(super) fn forget_old(db: &Write<'_, TenantDb>, before: Timestamp) -> Result<()> {
     db.execute("DELETE FROM session WHERE expires_at < ?1 OR ended_at < ?1", params![before])?;
     Ok(())
