@@ -19,6 +19,8 @@ use crate::sqlite::{Read, TenantDb};
 const AT_ONCE: usize = 8;
 /// When an outbox is tried again whose file could not be opened because too many are in use.
 const PAUSE: Duration = Duration::from_secs(5);
+/// When it is tried again in a file that stays open, after whatever else went wrong.
+const LATER: Duration = Duration::from_secs(600);
 
 /// Delivers for all organizations; cheap to clone.
 #[derive(Clone)]
@@ -57,8 +59,9 @@ impl Courier {
                 Ok(next) => next,
                 Err(error) => {
                     tracing::warn!(organization = %id, ?error, "an outbox could not be emptied");
-                    // Whatever else is the matter: what waits is found when the file is opened again.
-                    error.is(&codes::ORGANIZATION_BUSY).then_some(PAUSE)
+                    // What waits in a file that was closed is found when it is opened again.
+                    let stays = !error.is_of_a_shut_file() && self.0.jobs.tenants.if_open(id).is_some();
+                    if error.is(&codes::ORGANIZATION_BUSY) { Some(PAUSE) } else { stays.then_some(LATER) }
                 }
             };
             if next == Some(Duration::ZERO) {

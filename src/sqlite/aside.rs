@@ -57,9 +57,15 @@ impl<K: Kind> Aside<K> {
 }
 
 impl<K: Kind> Database<K> {
-    /// The same for a file that is open, on a connection of its own: what its reader has may be a copy.
+    /// The same for a file that is open; never for a copy of it in memory.
     pub async fn examine(&self, full: bool) -> Result<Examination> {
-        tokio::task::block_in_place(|| examine(&open(self.path(), Mode::Read)?, full))
+        let _turn = self.turn_to_read().await?;
+        tokio::task::block_in_place(|| {
+            self.on_reader(|connection, is_copy| match is_copy {
+                true => examine(&open(self.path(), Mode::Read)?, full),
+                false => examine(connection, full),
+            })
+        })
     }
 }
 

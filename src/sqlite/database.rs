@@ -229,7 +229,7 @@ impl<K: Kind> Database<K> {
             if self.wal_bytes() > 0 && self.may_fold_unread() {
                 self.with_writer(|connection| {
                     connection.busy_timeout(Duration::ZERO)?;
-                    self.checkpoint(connection);
+                    checkpoint(connection);
                     Ok(connection.busy_timeout(super::open::PATIENCE)?)
                 })?;
             }
@@ -311,7 +311,7 @@ impl<K: Kind> Database<K> {
         self.on_reader(|connection, _| work(connection))
     }
 
-    fn on_reader<T>(&self, work: impl FnOnce(&Connection, bool) -> Result<T>) -> Result<T> {
+    pub(super) fn on_reader<T>(&self, work: impl FnOnce(&Connection, bool) -> Result<T>) -> Result<T> {
         let Some((out, first)) = self.reader.take()? else {
             let pool = self.more_readers.get_or_init(|| pool(&self.path, self.most_readers));
             return work(&*pool.get()?, false);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -40,13 +40,31 @@ pub(super) fn refusal() -> Error {
 
 /// How many handles there are to each file that is open, those included that nobody else is given any more.
 #[derive(Clone, Default)]
-pub(super) struct Handles(Arc<Mutex<HashMap<OrganizationId, usize>>>);
+pub(super) struct Handles(Arc<(Mutex<HashMap<OrganizationId, Count>>, Condvar)>);
+
+#[derive(Default)]
+struct Count {
+    handles: usize,
+    /// Its only handle reads it with a descriptor that SQLite knows nothing of.
+    is_alone: bool,
+}
 
 impl Handles {
-    /// Counts one more, until what is returned is dropped.
+    /// Counts one more, until what is returned is dropped. Blocks for as long as somebody is [`Alone`] with it.
     pub fn of(&self, id: OrganizationId) -> Handle {
-        *self.counts().entry(id).or_default() += 1;
+        let counts = self.counts();
+        let busy = |counts: &mut HashMap<OrganizationId, Count>| counts.get(&id).is_some_and(|count| count.is_alone);
+        let mut counts = self.0.1.wait_while(counts, busy).unwrap_or_else(PoisonError::into_inner);
+        counts.entry(id).or_default().handles += 1;
         Handle { handles: self.clone(), id }
+    }
+
+    /// For the holder of the only handle: nobody gets another one while what is returned exists, which is to be short.
+    pub fn alone(&self, id: OrganizationId) -> Option<Alone<'_>> {
+        let mut counts = self.counts();
+        let count = counts.get_mut(&id).filter(|count| count.handles == 1 && !count.is_alone)?;
+        count.is_alone = true;
+        Some(Alone(self, id))
     }
 
     fn none_of(&self, id: OrganizationId) -> bool {
@@ -55,11 +73,23 @@ impl Handles {
 
     /// How many there are now.
     pub fn count(&self, id: OrganizationId) -> usize {
-        self.counts().get(&id).copied().unwrap_or(0)
+        self.counts().get(&id).map_or(0, |count| count.handles)
     }
 
-    fn counts(&self) -> MutexGuard<'_, HashMap<OrganizationId, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counts(&self) -> MutexGuard<'_, HashMap<OrganizationId, Count>> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// While this exists, there is no second handle.
+pub(super) struct Alone<'a>(&'a Handles, OrganizationId);
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        if let Some(count) = self.0.counts().get_mut(&self.1) {
+            count.is_alone = false;
+        }
+        self.0.0.1.notify_all();
     }
 }
 
@@ -73,8 +103,8 @@ impl Drop for Handle {
     fn drop(&mut self) {
         let mut counts = self.handles.counts();
         if let Some(count) = counts.get_mut(&self.id) {
-            *count -= 1;
-            if *count == 0 {
+            count.handles -= 1;
+            if count.handles == 0 {
                 counts.remove(&self.id);
             }
         }
@@ -363,4 +393,31 @@ pub(super) fn files_below(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
 
 pub(super) fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {
     Error::of_disk(&codes::ORGANIZATION_UNAVAILABLE, format!("{what} {}", path.display()), error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_alone_with_a_file_stays_alone_and_the_next_one_waits() {
+        let (handles, id) = (Handles::default(), OrganizationId::from_bits(1));
+        assert!(handles.alone(id).is_none(), "nobody has it");
+        let first = handles.of(id);
+        let alone = handles.alone(id).unwrap();
+        assert!(handles.alone(id).is_none());
+        // Another file is no matter of this one.
+        drop(handles.of(OrganizationId::from_bits(2)));
+        let next = {
+            let handles = handles.clone();
+            std::thread::spawn(move || handles.of(id))
+        };
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(handles.count(id), 1);
+        drop(alone);
+        let next = next.join().unwrap();
+        assert!(handles.alone(id).is_none(), "there are two");
+        drop((first, next));
+        assert!(handles.none_of(id));
+    }
 }

@@ -1,7 +1,6 @@
 //! Bringing files to the newest schema without a request asking for them, trying that on a copy, and going back.
 
 use std::fs;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::gate::{last_word, newest_event};
@@ -90,9 +89,11 @@ impl Tenants {
     /// A file that is about to be brought to another schema is asked first whether it may be changed: a catalog that
     /// was lost or is older does not know. What cannot be read is found by whoever opens it next.
     fn heed_last_word(&self, id: OrganizationId, file: &Path) {
-        if self.why_shut(id).is_some() || says_version(file) == Some(self.schema_version()) {
+        if self.why_shut(id).is_some() {
             return;
         }
+        // Not by a look at the header: closing a descriptor that SQLite knows nothing of drops the locks of whoever
+        // migrates the file at this moment (fcntl(2), POSIX).
         if let Ok(aside) = Aside::<TenantDb>::open(file, self.0.clock.now()) {
             let _ = aside.read(|db| self.heed_newest_event(id, db));
         }
@@ -194,12 +195,4 @@ impl Tenants {
 /// The copy that was kept before the newest destructive step, and the version that it has.
 fn newest_kept(file: &Path) -> Result<(i64, PathBuf)> {
     kept_before(file)?.into_iter().next_back().ok_or_else(|| Error::new(&codes::NO_SNAPSHOT))
-}
-
-/// The schema version in the header of a file (sqlite.org/fileformat2.html section 1.3.13); what is in the WAL may be
-/// newer. Of ciphertext it says nothing that is true.
-fn says_version(file: &Path) -> Option<i64> {
-    let mut version = [0; 4];
-    fs::File::open(file).and_then(|file| file.read_exact_at(&mut version, 60)).ok()?;
-    Some(i64::from(u32::from_be_bytes(version)))
 }

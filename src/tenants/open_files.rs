@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::awaited::Reports;
 use super::encryption::require_ciphertext;
 use super::gate::{Gates, Shut, last_word};
-use super::hold::{self, Handles};
+use super::hold::{self, Handle, Handles};
 use super::overwrite::Folder;
 use super::path;
 use super::places::all_in_use;
@@ -351,7 +351,7 @@ impl Tenants {
         let (tenant, waits) = tokio::task::block_in_place(|| -> Result<_> {
             // Its place comes with it: given back first, somebody else could take it.
             let place = room.clear();
-            let handle = self.0.handles.of(id);
+            let handle = self.handle(id)?;
             self.require_volume(id)?;
             let awaited = Arc::default();
             let (database, is_view) = self.open_database(id, &awaited)?;
@@ -393,6 +393,17 @@ impl Tenants {
         Ok(tenant)
     }
 
+    /// Counts whoever is about to open the file. Where its slot was taken away meanwhile, whoever holds the file does not
+    /// know of this one, and has it for themselves.
+    fn handle(&self, id: OrganizationId) -> Result<Handle> {
+        let files = self.files();
+        if files.held.contains(&id) && !files.slots.contains(&id) {
+            Err(all_in_use())
+        } else {
+            Ok(self.0.handles.of(id))
+        }
+    }
+
     /// Most files are of the newest schema and are read before they are written, if they are written at all. Tells
     /// whether it is a copy for reading only.
     fn open_database(&self, id: OrganizationId, awaited: &Arc<AtomicBool>) -> Result<(Database<TenantDb>, bool)> {
@@ -404,8 +415,10 @@ impl Tenants {
             backup,
         };
         let file = path::file(&self.root_of(id), id);
-        let is_alone = self.0.handles.count(id) == 1;
-        if let Some(database) = Database::open_to_read(opening(&file, self.backup_with(id, awaited)), is_alone)? {
+        let alone = self.0.handles.alone(id);
+        let opened = Database::open_to_read(opening(&file, self.backup_with(id, awaited)), alone.is_some())?;
+        drop(alone);
+        if let Some(database) = opened {
             return Ok((database, false));
         }
         let (file, is_view) = self.file_to_open(id)?;

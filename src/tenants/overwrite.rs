@@ -16,10 +16,11 @@ const TRIES: u32 = 60;
 const PAUSE: Duration = Duration::from_millis(50);
 
 type Folding = Pin<Box<dyn Future<Output = bool> + Send>>;
+type Fold = Box<dyn Fn(OrganizationId) -> Folding + Send + Sync>;
 
 /// Whoever folds the WALs of files that are backed up; asked for one, it tells whether that is folded.
 #[derive(Clone, Default)]
-pub(super) struct Folder(Arc<OnceLock<Box<dyn Fn(OrganizationId) -> Folding + Send + Sync>>>);
+pub(super) struct Folder(Arc<OnceLock<Fold>>);
 
 impl Tenants {
     /// From now on whoever wants a WAL folded at once asks there, since a backup has to read it first.

@@ -45,19 +45,27 @@ impl Tenants {
 
     /// Closes files that nobody uses, until a few places are free again; behind those who wait for an answer.
     pub(super) fn keep_places_free(&self) {
+        // Also where something goes wrong in between.
+        struct Closing(Tenants);
+        impl Drop for Closing {
+            fn drop(&mut self) {
+                self.0.0.closing.store(false, Ordering::Release);
+            }
+        }
         let (spare, free) = (SPARE.min(self.0.capacity / 64), |tenants: &Self| tenants.0.places.available_permits());
         // Several at once: a thread that is woken for each would take longer to wake than to close it.
-        if free(self) > spare / 2 || self.0.closing.swap(true, Ordering::AcqRel) {
+        if spare == 0 || free(self) > spare / 2 || self.0.closing.swap(true, Ordering::AcqRel) {
             return;
         }
-        let tenants = self.clone();
-        tokio::task::spawn_blocking(move || {
-            while free(&tenants) < spare {
-                let Some(idle) = tenants.take_idle() else { break };
-                metrics::counter!("bulkhead_organization_evictions_total").increment(1);
-                drop(idle.close());
-            }
-            tenants.0.closing.store(false, Ordering::Release);
+        let closing = Closing(self.clone());
+        tokio::spawn(async move {
+            tokio::task::block_in_place(|| {
+                while free(&closing.0) < spare {
+                    let Some(idle) = closing.0.take_idle() else { break };
+                    metrics::counter!("bulkhead_organization_evictions_total").increment(1);
+                    drop(idle.close());
+                }
+            });
         });
     }
 

@@ -193,7 +193,7 @@ fn at_the_command_line_it_is_said_what_an_erasure_waits_for() {
     assert_eq!(ran.status.code(), Some(1), "{said}{beside}");
     // What is waited for, in whole lines: nothing moves in a pipe.
     assert!(beside.contains("erasing: waiting for the store of the backup") && !beside.contains('\r'), "{beside}");
-    for part in ["What remains: deleting its copies", "signing the certificate", "backup_unavailable", &ids[0]] {
+    for part in ["What remains: deleting its copies", "signing the certificate", "backup_refused", &ids[0]] {
         assert!(said.contains(part), "{part} is not said: {said}");
     }
     assert!(!said.contains("What remains: removing its files"), "{said}");
