@@ -162,6 +162,8 @@ struct Inner {
     urgent_hands: Semaphore,
     /// Those who wait until something is at the store.
     lines: Mutex<confirm::Lines>,
+    /// Those who fold a WAL because somebody waits for that.
+    folding: Mutex<overwrite::Turns>,
     /// When those that rest are looked at again.
     due: due::Due,
     /// What is known of what was written to lately.
@@ -194,6 +196,7 @@ impl Backups {
             hands,
             urgent_hands: Semaphore::new(URGENT),
             lines: Mutex::default(),
+            folding: Mutex::default(),
             due: due::Due::load(scratch),
             states: States::default(),
             store_rests: Mutex::default(),

@@ -3,8 +3,9 @@
 //! A WAL is folded by whoever ships it, when the database rests: half a minute later, or longer where the store does not
 //! answer. That is too long to say of a person that they are erased.
 
+use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
@@ -21,6 +22,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Folds the WAL of one organization; tells whether that is done.
 pub type Overwriter = Box<dyn Fn(OrganizationId) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
 
+/// Whose turn it is, by what is folded: one at a time folds a database, and those who come meanwhile wait for that.
+pub(super) type Turns = HashMap<Source, Weak<tokio::sync::Mutex<()>>>;
+
 impl Backups {
     /// Ships what was committed before the call, and folds the WAL: what was deleted is then neither in the file nor
     /// beside it. Tells whether that is so, and waits no longer than an acknowledgement does. What has not come about by
@@ -34,7 +38,8 @@ impl Backups {
         let inner = Arc::clone(&self.0);
         // What was shipped is noted also if nobody waits any more.
         let work = tokio::spawn(async move {
-            let _hand = inner.urgent_hands.acquire().await;
+            let turn = inner.turn_to_fold(source);
+            let Ok(_turn) = timeout_at(deadline, turn.lock()).await else { return false };
             fold_now(&inner, source, deadline).await.unwrap_or_else(|error| {
                 note_failure(&inner, source, &error, 1);
                 false
@@ -57,17 +62,38 @@ impl Backups {
     }
 }
 
+impl Inner {
+    fn turn_to_fold(&self, source: Source) -> Arc<tokio::sync::Mutex<()>> {
+        let mut turns = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
+        turns.retain(|_, turn| turn.strong_count() > 0);
+        if let Some(turn) = turns.get(&source).and_then(Weak::upgrade) {
+            return turn;
+        }
+        let turn = Arc::default();
+        turns.insert(source, Arc::downgrade(&turn));
+        turn
+    }
+}
+
 async fn fold_now(inner: &Inner, source: Source, deadline: Instant) -> replica::Result<bool> {
     let entry = inner.states.take(source);
+    let mut is_shipped = false;
     loop {
+        // For as long as something is done, and not while it is waited for whoever reads: others' acknowledgements need
+        // these hands too. In the order of whoever acknowledges, so that neither waits for the other.
+        let hand = inner.urgent_hands.acquire().await;
         let mut state = entry.state.lock().await;
-        ship_in(inner, source, &mut state).await?;
+        if !is_shipped || state.reached.is_none() {
+            ship_in(inner, source, &mut state).await?;
+        }
         let Some(reached) = &mut state.reached else { return Ok(false) };
         let folded = inner.still(source, |still| Ok((fold(still, *reached)?, still.is_folded()))).await;
         let (at, is_folded) = folded.map_err(unreadable)?;
+        // Otherwise somebody has written since.
+        is_shipped = at.is_some();
         reached.at = at.unwrap_or(reached.at);
-        drop(state);
-        // Otherwise somebody has written since, or reads in it.
+        drop((state, hand));
+        // Otherwise somebody reads in it, or has written.
         if is_folded || Instant::now() >= deadline {
             return Ok(is_folded);
         }

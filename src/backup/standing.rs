@@ -100,6 +100,8 @@ pub struct Ownership {
     /// How people call this deployment.
     deployment: String,
     known: Mutex<Known>,
+    /// Held by whoever reads the file, changes it and writes it.
+    writing: Mutex<()>,
 }
 
 #[derive(Default)]
@@ -120,7 +122,17 @@ impl Ownership {
             data_dir: data_dir.to_owned(),
             deployment: deployment.to_owned(),
             known: Mutex::default(),
+            writing: Mutex::default(),
         }
+    }
+
+    /// Changes the file; nobody else of this process does in between.
+    fn change<T>(&self, change: impl FnOnce(&mut Standing) -> T) -> Result<T> {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut standing = Standing::of(&self.data_dir, &self.location);
+        let value = change(&mut standing);
+        standing.write(&self.data_dir)?;
+        Ok(value)
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -221,19 +233,22 @@ impl Backups {
     #[must_use]
     pub fn adoptions(&self) -> Vec<Adoption> {
         let ownership = &self.0.ownership;
-        let is_here = ownership.known().right.is_some();
+        let right = ownership.known().right.clone();
         let mut adoptions = Standing::read(&ownership.data_dir).map(|known| known.adoptions).unwrap_or_default();
-        // The command may have been killed before the store had it. Then this start has made up for it, if it could.
-        adoptions.retain(|known| known.done || (is_here && known.location == ownership.location));
+        // The command may have been killed before the store had it. Then this start has made up for it, if it could: the
+        // right that the store has confirmed is the one that was taken, and not an older one.
+        let is_here = |known: &Adoption| {
+            known.location == ownership.location && right.as_ref().is_some_and(|right| right.epoch == known.epoch)
+        };
+        adoptions.retain(|known| known.done || is_here(known));
         adoptions
     }
 
     /// A log tells of these.
     pub fn adoptions_told(&self, told: &[Adoption]) -> Result<()> {
-        let ownership = &self.0.ownership;
-        let mut standing = Standing::of(&ownership.data_dir, &ownership.location);
-        standing.adoptions.retain(|known| told.iter().all(|told| told.id != known.id));
-        standing.write(&ownership.data_dir)
+        self.0.ownership.change(|standing| {
+            standing.adoptions.retain(|known| told.iter().all(|told| told.id != known.id));
+        })
     }
 
     /// Why nothing is shipped any more, if somebody took the location over.
@@ -296,22 +311,21 @@ impl Inner {
     async fn first_owner(&self) -> replica::Result<Owner> {
         let ownership = &self.ownership;
         let local = |error: Error| replica::Error::Database { source: error.into() };
-        let mut standing = Standing::of(&ownership.data_dir, &ownership.location);
-        let mine = match standing.rights.get(&ownership.location) {
-            Some(right) => {
-                let owner = owner(right.epoch, &ownership.deployment, self.clock.now());
-                Owner { right: right.clone(), ..owner }
-            }
+        let right = Standing::of(&ownership.data_dir, &ownership.location).rights.remove(&ownership.location);
+        let right = match right {
+            Some(right) => right,
             None => {
                 if let Some(other) = self.store.owner().await? {
                     return Err(belongs_to(&other));
                 }
-                let owner = owner(1, &ownership.deployment, self.clock.now());
-                standing.rights.insert(ownership.location.clone(), owner.right.clone());
-                standing.write(&ownership.data_dir).map_err(local)?;
-                owner
+                let new = owner(1, &ownership.deployment, self.clock.now()).right;
+                // Of two who ask at once, one takes it, for both.
+                let take =
+                    |standing: &mut Standing| standing.rights.entry(ownership.location.clone()).or_insert(new).clone();
+                ownership.change(take).map_err(local)?
             }
         };
+        let mine = Owner { right, ..owner(1, &ownership.deployment, self.clock.now()) };
         let there = self.store.take(&mine).await?;
         if there.right != mine.right {
             return Err(belongs_to(&there));
@@ -336,8 +350,6 @@ impl Inner {
     }
 
     pub(super) fn completed(&self) -> Result<()> {
-        let mut standing = Standing::of(&self.ownership.data_dir, &self.ownership.location);
-        standing.complete = true;
-        standing.write(&self.ownership.data_dir)
+        self.ownership.change(|standing| standing.complete = true)
     }
 }

@@ -75,7 +75,7 @@ impl FromStr for Location {
                 }
                 Ok(Self::Bucket { bucket: bucket.to_owned(), prefix: prefix.to_owned() })
             }
-            other => wrong(&format!("{other:?} is neither file nor s3")),
+            _ => wrong("its scheme is neither file nor s3"),
         }
     }
 }
@@ -124,6 +124,7 @@ mod tests {
             ("file:///var/../etc", "'..'"),
             ("file:///", "root"),
             ("gs://bucket/x", "neither file nor s3"),
+            ("secret://bucket/x", "neither file nor s3"),
             ("s3://", "3 to 63"),
             ("s3://Bucket", "3 to 63"),
             ("s3://.../a", "letter or a digit"),

@@ -173,6 +173,12 @@ pub fn insert(db: &Write<'_, CatalogDb>, transfer: &Transfer, direction: Directi
     Ok(())
 }
 
+/// The file of an arrival is to be ciphertext, as was not said at first.
+pub fn set_encrypted(db: &Write<'_, CatalogDb>, id: TransferId) -> Result<()> {
+    db.execute("UPDATE transfer SET encrypted = 1 WHERE id = ? AND direction = 'arrival'", params![id])?;
+    Ok(())
+}
+
 /// From one stage to the next; returns false if it is in another one than that.
 pub fn advance(
     db: &Write<'_, CatalogDb>,

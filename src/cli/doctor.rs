@@ -5,14 +5,15 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use super::client::{Client, Intent};
 use super::output::{cell, clean};
 use super::{Context, Failure, Outcome, Verdict, config, log};
 use crate::app::{App, copies};
-use crate::base::codes;
-use crate::config::{Addressing, BackupMode, Config, KeyProvider};
-use crate::{backup, sqlite, tenants};
+use crate::base::{Error, codes};
+use crate::config::{self as settings, Addressing, BackupMode, Config, KeyProvider};
+use crate::{backup, replica, sqlite, tenants};
 
 const MIB: u64 = 1 << 20;
 /// Writes fail soon.
@@ -111,8 +112,11 @@ async fn examine(config: &Config, report: &mut Report) {
     check_master_key(config, exists, report);
     check_disk(data_dir, report);
     check_descriptors(config, report);
-    check_store(config, report).await;
-    if exists {
+    let hangs = check_store(config, report).await;
+    if exists && hangs && !App::is_owned(data_dir) {
+        let advice = "The part of the server that looks would wait for the store's folder: see to that first.";
+        report.bad(State::Warn, "data", "not looked at", advice);
+    } else if exists {
         check_server(config, report).await;
     }
     check_names(config, report).await;
@@ -239,28 +243,57 @@ fn check_descriptors(config: &Config, report: &mut Report) {
     }
 }
 
-/// Whether the store of the backup answers, and whose it is. Nothing is written there.
-async fn check_store(config: &Config, report: &mut Report) {
+/// Whose the store of the backup is, asked in a thread of its own that nobody waits for: a folder is read without a
+/// bound, so on a mount that hangs it would hold up this command, and the end of its runtime, for good.
+fn ask_owner(backup: settings::Backup) -> oneshot::Receiver<Result<Option<replica::Owner>, Error>> {
+    let (tell, told) = oneshot::channel();
+    std::thread::spawn(move || {
+        let asked = async { copies::store(&backup)?.owner().await.map_err(backup::told) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let answer = runtime.map_err(|error| Error::internal("no runtime could be made").source(error));
+        let _ = tell.send(answer.and_then(|runtime| runtime.block_on(asked)));
+    });
+    told
+}
+
+/// Whether the store of the backup answers, and whose it is. Nothing is written there. Tells whether it is a folder that
+/// keeps whoever looks into it.
+async fn check_store(config: &Config, report: &mut Report) -> bool {
     let (check, url) = ("backup store", &config.backup.url);
     if url.is_empty() {
-        return;
+        return false;
     }
-    let asked = async { copies::store(&config.backup)?.owner().await.map_err(backup::told) };
-    let owner = match tokio::time::timeout(STORE_LOOKUP, asked).await {
-        Err(_) => {
-            let advice = "Until it does, what was written waits on this machine; everybody is served.";
-            return report.bad(State::Warn, check, format!("{url} does not answer"), advice);
-        }
-        Ok(Err(error)) => {
-            let passes = error.is(&codes::BACKUP_UNAVAILABLE);
+    let answer = tokio::time::timeout(STORE_LOOKUP, ask_owner(config.backup.clone())).await;
+    let Ok(Ok(answer)) = answer else {
+        let advice = "Until it does, what was written waits on this machine; everybody is served.";
+        report.bad(State::Warn, check, format!("{url} does not answer"), advice);
+        return url.starts_with("file:");
+    };
+    match answer {
+        Ok(owner) => tell_owner(config, owner, report),
+        Err(error) => {
             let failure = Failure::of_server(&error);
             let detail = failure.problem["detail"].as_str().unwrap_or_default();
-            let advice = "Look at the section [backup] and at the rights of its credentials.";
-            let state = if passes { State::Warn } else { State::Fail };
-            return report.bad(state, check, format!("{url}: {detail} ({})", failure.code()), advice);
+            let (state, advice) = match () {
+                () if error.is(&codes::BACKUP_UNAVAILABLE) => (State::Warn, "See whether it can be reached from here."),
+                () if error.is(&codes::BACKUP_REFUSED) => {
+                    (State::Fail, "Look at the section [backup] and at the rights of its credentials.")
+                }
+                () if error.is(&codes::BACKUP_DAMAGED) => {
+                    let advice = "What says whose the store is cannot be read. Once it is sure that it is this \
+                                  deployment's alone, put that file back from a copy of the store, or use an empty place.";
+                    (State::Fail, advice)
+                }
+                () => (State::Fail, "Look at this machine: its disk, its limits and its log."),
+            };
+            report.bad(state, check, format!("{url}: {detail} ({})", failure.code()), advice);
         }
-        Ok(Ok(owner)) => owner,
-    };
+    }
+    false
+}
+
+fn tell_owner(config: &Config, owner: Option<replica::Owner>, report: &mut Report) {
+    let (check, url) = ("backup store", &config.backup.url);
     match owner {
         None => report.ok(check, format!("{url} answers")),
         Some(owner) if backup::is_ours(&config.server.data_dir, url, &owner) => {

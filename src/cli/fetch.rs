@@ -159,7 +159,7 @@ async fn one(
 
 /// Refuses what is another database than it should be. Ciphertext is given as it is: only its key could tell.
 fn require_kind(source: Source, file: &Path) -> replica::Result<()> {
-    let is_plain = salt_in(file).map_err(unread)?.is_none();
+    let is_plain = salt_in(file).map_err(|error| unread(file, error))?.is_none();
     let wrong = if is_plain { wrong_kind(source, file) } else { None };
     // What SQLite makes beside a file that it reads.
     let _ = remove_wal(file);
@@ -188,8 +188,9 @@ fn wrong_kind(source: Source, file: &Path) -> Option<String> {
     }
 }
 
-fn unread(error: Error) -> replica::Error {
-    replica::Error::Database { source: error.into() }
+/// What the store gave could not be read here: the store is fine.
+fn unread(file: &Path, error: Error) -> replica::Error {
+    replica::Error::Local { path: file.to_owned(), source: std::io::Error::other(error) }
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
@@ -222,5 +223,19 @@ fn target(moment: &Moment) -> Result<Target, Failure> {
     match &moment.txid {
         Some(txid) => txid.parse().map(Target::Txid).map_err(|_| Failure::usage("--txid takes 16 hexadecimal digits")),
         None => Ok(Target::Latest),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::codes;
+
+    #[test]
+    fn what_cannot_be_read_here_is_not_held_against_the_store() {
+        let directory = tempfile::tempdir().unwrap();
+        let failed = require_kind(Source::Catalog, &directory.path().join("gone.sqlite")).unwrap_err();
+        let failed = backup::told(failed);
+        assert!(failed.is(&codes::STORAGE_FAILED), "{failed:?}");
     }
 }

@@ -71,9 +71,8 @@ async fn carry(context: &Context, source: &Client, target: &Client, org: &str, t
     let mut arrival = match target.call(Method::PUT, &arrival_path, Some(announced(&departure))).await {
         Ok(arrival) => arrival,
         Err(failure) => {
-            // Nothing has happened here, and nothing shall remain of it.
             if departure["state"] == "prepared" {
-                source.call(Method::DELETE, &departure_path, None).await?;
+                forget(source, &departure_path, target, &arrival_path).await?;
             }
             return Err(failure);
         }
@@ -82,7 +81,15 @@ async fn carry(context: &Context, source: &Client, target: &Client, org: &str, t
         say("From here on it takes no writes, until it is served there or this is called off with --cancel.");
         let mut body = json!({ "recipient": arrival["recipient"], "waiver_sha256": arrival["waiver_sha256"] });
         tell_encryption(&arrival, &mut body);
-        departure = source.call(Method::PUT, &format!("{departure_path}/archive"), Some(body)).await?;
+        departure = match source.call(Method::PUT, &format!("{departure_path}/archive"), Some(body)).await {
+            Ok(departure) => departure,
+            Err(failure) => {
+                if source.get(&departure_path).await.is_ok_and(|now| now["state"] == "prepared") {
+                    forget(source, &departure_path, target, &arrival_path).await?;
+                }
+                return Err(failure);
+            }
+        };
         let folder = Scratch::new()?;
         let archive = folder.path().join("archive.tar.zst");
         let progress = Progress::new("fetched", Unit::Bytes, context.output.json);
@@ -148,6 +155,14 @@ fn tell_encryption(said: &Value, body: &mut Value) {
     }
 }
 
+/// Nothing has happened yet on either side, and nothing shall remain of it. The target is asked also where it has
+/// refused: if only its answer was lost, its arrival would be in the way of every later one.
+async fn forget(source: &Client, departure: &str, target: &Client, arrival: &str) -> Result<(), Failure> {
+    let stays = source.call(Method::DELETE, departure, None).await;
+    let _ = target.call(Method::DELETE, arrival, None).await;
+    stays.map(drop)
+}
+
 /// The archive was not taken in. If the target says that nothing has arrived, the source goes on as before; if it says
 /// nothing, nobody knows, and the same command again finds out.
 async fn call_off(source: &Client, departure: &str, target: &Client, arrival: &str, failure: Failure) -> Failure {
@@ -165,21 +180,30 @@ async fn call_off(source: &Client, departure: &str, target: &Client, arrival: &s
     }
 }
 
-/// Agrees upon it with both sides, then calls that off.
+/// Agrees upon it with both sides, then calls that off. What somebody else has agreed upon is not called off.
 async fn rehearse(context: &Context, source: &Client, target: &Client, org: &str, to: &str) -> Outcome {
     let path = organization(org, "/departure");
-    let departure = source.call(Method::PUT, &path, Some(json!({ "to": to }))).await?;
-    if departure["state"] != "prepared" {
-        let detail = format!("It is on its way already: {}.", cell(&departure, "state"));
-        return Err(Failure::new("transfer_state", &detail).advise("The same command without --dry-run goes on."));
+    match source.get(&path).await {
+        Ok(departure) => {
+            let detail = format!("It is on its way already: {}.", cell(&departure, "state"));
+            let advice = "The same command without --dry-run goes on, and --cancel calls it off.";
+            return Err(Failure::new("transfer_state", &detail).advise(advice));
+        }
+        Err(failure) if failure.code() == "transfer_not_found" => {}
+        Err(failure) => return Err(failure),
     }
+    let departure = source.call(Method::PUT, &path, Some(json!({ "to": to }))).await?;
     let arrival_path = arrival_of(&departure);
     let agreed = target.call(Method::PUT, &arrival_path, Some(announced(&departure))).await;
-    source.call(Method::DELETE, &path, None).await?;
-    if agreed.is_ok() {
-        target.call(Method::DELETE, &arrival_path, None).await?;
-    }
+    let stays = source.call(Method::DELETE, &path, None).await;
+    // Also where it has refused: perhaps only its answer was lost.
+    let cleared = target.call(Method::DELETE, &arrival_path, None).await;
+    stays?;
     let mut plan = agreed?;
+    match cleared {
+        Err(failure) if failure.code() != "transfer_not_found" => return Err(failure),
+        _ => {}
+    }
     plan["dry_run"] = true.into();
     context.output.answer(&plan, || {
         format!(

@@ -77,6 +77,13 @@ impl Tenants {
         Ok(())
     }
 
+    /// Whoever ships reads the whole file next, also after a crash. Where there is no file, there is nothing to ship.
+    pub fn ship_whole(&self, id: OrganizationId) -> Result<()> {
+        let file = path::file(&self.root_of(id), id);
+        let is_read = matches!(self.backup_of(id), Backup::Wal(_) | Backup::Later);
+        if is_read && file.exists() { mark_unread(&file) } else { Ok(()) }
+    }
+
     /// For whoever writes to a file without acknowledging anything to anybody.
     pub(super) fn backup_of(&self, id: OrganizationId) -> Backup {
         self.backup_with(id, &Arc::default())

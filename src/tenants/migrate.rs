@@ -11,8 +11,8 @@ use crate::base::{Error, OrganizationId, Result, codes};
 use crate::crypto::Crew;
 use crate::keyring::FileStanding;
 use crate::sqlite::{
-    Aside, Backup, CAN_ENCRYPT, Read, TenantDb, bring_forward, copy_file, kept_before, mark_unread, remove_wal,
-    salt_in, sync_directory, unfolded,
+    Aside, Backup, CAN_ENCRYPT, Read, TenantDb, Write, bring_forward, copy_file, kept_before, remove_wal, salt_in,
+    sync_directory, unfolded,
 };
 
 impl Tenants {
@@ -162,31 +162,42 @@ impl Tenants {
 
     /// Puts the copy that was kept before the newest destructive step back into the file's place; the file of now
     /// stays beside it. Returns the version that it has. What was written since is in that other file alone. `look`
-    /// may refuse it, and then nothing is changed.
-    pub async fn roll_back(
+    /// may refuse it, and then nothing is changed. What `since` finds in the file of now is done in the copy by `redo`
+    /// before anybody sees it.
+    pub async fn roll_back<T>(
         &self,
         id: OrganizationId,
         look: impl FnOnce(&Read<'_, TenantDb>) -> Result<()>,
+        since: impl FnOnce(&Read<'_, TenantDb>) -> Result<Vec<T>>,
+        redo: impl FnOnce(&Write<'_, TenantDb>, Vec<T>) -> Result<()>,
     ) -> Result<i64> {
         self.require_own_files()?;
         let held = self.hold(id).await?;
         self.look_at_kept(id, look).await?;
+        let since = held.read(since).map_err(|error| {
+            Error::new(&codes::ORGANIZATION_UNAVAILABLE)
+                .detail("The file of now cannot be read, so it is not known who was erased since the copy was made.")
+                .source(error)
+        })?;
         tokio::task::block_in_place(|| {
             let (directory, file) = (held.directory(), held.file());
             let (version, kept) = newest_kept(&file)?;
-            let aside = directory.join(format!("rolled-back-{}.sqlite", self.0.clock.now().millis()));
             // Its frames are newer than the copy, and would be taken for its own.
             if unfolded(&file).unwrap_or(0) > 0 {
                 return Err(Error::new(&codes::ORGANIZATION_BUSY).because("the WAL could not be folded"));
             }
+            if !since.is_empty() {
+                // It stays at the schema of its time.
+                let known = usize::try_from(version).ok().and_then(|version| self.schema().get(..version));
+                held.write_into(&kept, known.unwrap_or(self.schema()), |db| redo(db, since))?;
+            }
+            let aside = directory.join(format!("rolled-back-{}.sqlite", self.0.clock.now().millis()));
             fs::hard_link(&file, &aside).map_err(|error| failed("cannot keep", &file, error))?;
             let _ = remove_wal(&file);
+            self.ship_whole(id)?;
             // One step: there is a file at every moment.
             fs::rename(&kept, &file).map_err(|error| failed("cannot place", &kept, error))?;
             sync_directory(&directory)?;
-            if matches!(self.backup_of(id), Backup::Later) {
-                mark_unread(&file)?;
-            }
             Ok(version)
         })
     }

@@ -166,7 +166,7 @@ impl Ready {
         held.fold_whole()?;
         let (from, to) = (new.file(), held.file());
         tokio::task::block_in_place(|| {
-            held.write_into(&from, last)?;
+            held.write_into(&from, held.tenants.schema(), last)?;
             if matches!(held.tenants.backup_of(held.id), Backup::Wal(_) | Backup::Later) {
                 mark_unread(&to)?;
             }
@@ -236,10 +236,15 @@ impl Held {
     }
 
     /// One transaction in a file that is nobody's yet, which is one file and on the disk afterwards.
-    fn write_into(&self, file: &Path, work: impl FnOnce(&Write<'_, TenantDb>) -> Result<()>) -> Result<()> {
+    pub(super) fn write_into(
+        &self,
+        file: &Path,
+        migrations: &[&'static str],
+        work: impl FnOnce(&Write<'_, TenantDb>) -> Result<()>,
+    ) -> Result<()> {
         let database = Database::<TenantDb>::open(Opening {
             path: file,
-            migrations: self.tenants.schema(),
+            migrations,
             readers: 1,
             clock: self.tenants.0.clock.clone(),
             backup: Backup::None,

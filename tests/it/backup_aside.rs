@@ -133,3 +133,38 @@ async fn a_new_store_is_complete_without_what_is_set_aside() {
     until("it is there", async || backup_of(&world, "acme").await["newest"]["txid"].is_string()).await;
     assert_eq!(name_at_the_store(&world, &id, directory.path()).await, "acme");
 }
+
+/// Released while the store is away: whoever stops then still knows that nothing of it is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_released_while_the_store_is_away_is_shipped_by_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let (replica, away) = (directory.path().join("replica"), directory.path().join("away"));
+    let mut world = World::new().await;
+    let id = world.organization("acme").await;
+    world.operator().put("/v1/organizations/acme/quarantine", &json!({"reason": "looks odd"})).await.expect(200);
+    // Those that were made lately are looked at by every start.
+    world.clock.advance(Duration::from_secs(3 * 24 * 3600));
+    world.set("BULKHEAD_BACKUP_URL", &format!("file://{}", replica.display()));
+    world.set("BULKHEAD_BACKUP_DELAY_MILLISECONDS", "10");
+    world.while_stopped(|_| ()).await;
+    let standing = world.data_dir().join("backup.json");
+    until("the store has everything else", async || {
+        fs::read(&standing).is_ok_and(|bytes| {
+            serde_json::from_slice::<Value>(&bytes).is_ok_and(|standing| standing["complete"] == true)
+        })
+    })
+    .await;
+    fs::rename(&replica, &away).unwrap();
+    fs::write(&replica, "no folder").unwrap();
+    world.operator().delete("/v1/organizations/acme/quarantine").await.expect(204);
+    let told = backup_of(&world, "acme").await;
+    assert!(told["progress"]["stopped"].is_null(), "it is still said to be set aside: {told}");
+    world
+        .while_stopped(|_| {
+            fs::remove_file(&replica).unwrap();
+            fs::rename(&away, &replica).unwrap();
+        })
+        .await;
+    until("it is there", async || backup_of(&world, "acme").await["newest"]["txid"].is_string()).await;
+    assert_eq!(name_at_the_store(&world, &id, directory.path()).await, "acme");
+}

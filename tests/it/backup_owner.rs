@@ -205,6 +205,34 @@ fn a_store_that_was_taken_over_is_in_the_operators_log_once() {
     }
 }
 
+/// A command that wrote down what it was about to do, and was killed before the store knew: the right that the store
+/// confirms is the one of before.
+#[test]
+fn a_take_over_that_came_to_nothing_is_not_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", directory.path().join("replica").display());
+    let deployment = with(Deployment::new(), &[("BACKUP_URL", url.clone())]);
+    let key = deployment.operator_key();
+    deployment.serve().stop();
+    let path = deployment.data_dir().join("backup.json");
+    let mut standing: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let adoption = |id: &str, epoch: u64| {
+        json!({
+            "id": id, "location": url, "epoch": epoch, "deployment_before": null, "epoch_before": null,
+            "at": "2026-01-01T00:00:00Z", "done": false,
+        })
+    };
+    for (id, epoch, times) in [("nothing", 2, 0), ("made up for", 1, 1)] {
+        standing["location"] = json!(url);
+        standing["adoptions"] = json!([adoption(id, epoch)]);
+        fs::write(&path, standing.to_string()).unwrap();
+        let server = deployment.serve();
+        let told = adoptions(&mut Operator::new(&server, &key));
+        assert_eq!(told.len(), times, "{told:?}");
+        server.stop();
+    }
+}
+
 #[test]
 fn what_is_ours_already_is_not_taken_over_again() {
     let directory = tempfile::tempdir().unwrap();

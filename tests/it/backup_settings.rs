@@ -1,5 +1,8 @@
 //! Settings of the backup that cannot work are told by `config check` and by a start alike, before anything is made.
 
+use std::fs;
+use std::process::Command;
+
 use serde_json::Value;
 
 use crate::process::Deployment;
@@ -74,7 +77,41 @@ fn the_doctor_asks_the_store() {
     assert!(ours["state"] == "ok" && ours["detail"].as_str().unwrap().contains("this deployment's"), "{ours}");
     let theirs = store_of(&Deployment::new().with("BACKUP_URL", url("replica")));
     assert!(theirs["state"] == "fail" && theirs["advice"].as_str().unwrap().contains("backup adopt"), "{theirs}");
-    std::fs::write(directory.path().join("file"), "no folder").unwrap();
+    fs::write(directory.path().join("file"), "no folder").unwrap();
     let refused = store_of(&Deployment::new().with("BACKUP_URL", url("file")));
     assert!(refused["state"] == "fail" && refused["detail"].as_str().unwrap().contains("backup_refused"), "{refused}");
+}
+
+#[test]
+fn a_store_that_hangs_or_is_damaged_is_told_and_keeps_nobody() {
+    let (deployment, replica) = crate::backup::deployment();
+    deployment.operator_key();
+    let owner = fs::read_dir(replica.join("owner")).unwrap().next().unwrap().unwrap().path();
+    let found = |report: &Value, check: &str| {
+        let found = report["checks"].as_array().unwrap().iter().find(|one| one["check"] == check).cloned();
+        found.unwrap_or_else(|| panic!("{check}: {report}"))
+    };
+    let whole = fs::read(&owner).unwrap();
+    fs::write(&owner, &whole[..whole.len() / 2]).unwrap();
+    let torn = found(&deployment.json(&["doctor"]), "backup store");
+    assert!(torn["state"] == "fail" && torn["detail"].as_str().unwrap().contains("backup_damaged"), "{torn}");
+    let advice = torn["advice"].as_str().unwrap();
+    assert!(advice.contains("whose the store is") && !advice.contains("credentials"), "{torn}");
+
+    // Nobody ever writes into it, so whoever reads it waits: as on a mount of which the server is gone.
+    fs::remove_file(&owner).unwrap();
+    assert!(Command::new("mkfifo").arg(&owner).status().unwrap().success());
+    let report = deployment.json(&["doctor"]);
+    for check in ["backup store", "data"] {
+        assert_eq!(found(&report, check)["state"], "warn", "{report}");
+    }
+    assert!(found(&report, "backup store")["detail"].as_str().unwrap().contains("does not answer"), "{report}");
+
+    // Back again, and all is as it was.
+    fs::remove_file(&owner).unwrap();
+    fs::write(&owner, &whole).unwrap();
+    let report = deployment.json(&["doctor"]);
+    for check in ["backup store", "data"] {
+        assert_eq!(found(&report, check)["state"], "ok", "{report}");
+    }
 }

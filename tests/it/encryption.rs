@@ -25,6 +25,15 @@ fn file_keys(data: &Path) -> i64 {
 #[cfg(not(feature = "sqlcipher"))]
 mod without {
     use super::*;
+    use crate::transfer::Carried;
+
+    /// One more key in the ring.
+    fn say_that_it_is_ciphertext(data: &Path, id: &str) {
+        let keyring = Connection::open(data.join("keyring.sqlite")).unwrap();
+        let sql = "INSERT INTO data_key (name, version, wrapped, master_key_id, created_at)
+                   SELECT name || '/file', 1, wrapped, master_key_id, created_at FROM data_key WHERE name = ?";
+        assert_eq!(keyring.execute(sql, [id]).unwrap(), 1);
+    }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn it_is_refused_and_nothing_is_made() {
@@ -58,10 +67,7 @@ mod without {
                 for suffix in ["-wal", "-shm"] {
                     let _ = fs::remove_file(format!("{}{suffix}", file.display()));
                 }
-                let keyring = Connection::open(data.join("keyring.sqlite")).unwrap();
-                let sql = "INSERT INTO data_key (name, version, wrapped, master_key_id, created_at)
-                           SELECT name || '/file', 1, wrapped, master_key_id, created_at FROM data_key WHERE name = ?";
-                assert_eq!(keyring.execute(sql, [&id]).unwrap(), 1);
+                say_that_it_is_ciphertext(data, &id);
             })
             .await;
         let operator = world.operator();
@@ -92,13 +98,7 @@ mod without {
         let (mut here, there) = (World::new().await, World::new().await);
         let id = here.organization("acme").await;
         // The keyring says that it is to be ciphertext, which this build cannot tell from a plain file.
-        here.while_stopped(|data| {
-            let keyring = Connection::open(data.join("keyring.sqlite")).unwrap();
-            let sql = "INSERT INTO data_key (name, version, wrapped, master_key_id, created_at)
-                       SELECT name || '/file', 1, wrapped, master_key_id, created_at FROM data_key WHERE name = ?";
-            assert_eq!(keyring.execute(sql, [&id]).unwrap(), 1);
-        })
-        .await;
+        here.while_stopped(|data| say_that_it_is_ciphertext(data, &id)).await;
         let (source, target) = (here.operator(), there.operator());
         let leaving = "/v1/organizations/acme/departure";
         let to = json!({"to": "https://there.example.test"});
@@ -113,6 +113,9 @@ mod without {
         body.as_object_mut().unwrap().remove("encryption");
         let agreed = target.put(&arrival, &body).await.expect(200).json();
         assert_eq!(agreed["encryption"], "columns");
+        // Told after all.
+        target.put(&arrival, &announced(&departure)).await.expect_problem(409, "file_encryption_unavailable");
+        assert_eq!(target.get(&arrival).await.expect(200).json()["encryption"], "columns");
         let mut body = json!({"recipient": agreed["recipient"], "waiver_sha256": agreed["waiver_sha256"]});
         for said in [Value::Null, agreed["encryption"].clone()] {
             if said.is_string() {
@@ -127,6 +130,17 @@ mod without {
         let left = source.put(&format!("{leaving}/archive"), &body).await.expect(200).json();
         assert_eq!(left["state"], "leaving");
         source.delete(leaving).await.expect(204);
+    }
+
+    /// Not what it was said to become.
+    #[test]
+    fn what_has_arrived_says_what_its_file_is() {
+        let mut carried = Carried::new();
+        carried.steps(4);
+        assert_eq!(carried.target.get(&carried.arrival("")).json()["encryption"], "columns");
+        let id = carried.id.clone();
+        carried.target.while_stopped(|deployment| say_that_it_is_ciphertext(&deployment.data_dir(), &id));
+        assert_eq!(carried.target.get(&carried.arrival("")).json()["encryption"], "file");
     }
 }
 
@@ -148,6 +162,7 @@ mod with {
 
     use super::*;
     use crate::erasure::erased;
+    use crate::erasure_copies::files_below;
     use crate::export::archive_of;
     use crate::process::{Deployment, Operator, Person, host_of, owner_of};
     use crate::tools::{has, litestream};
@@ -275,6 +290,10 @@ mod with {
         let to = json!({"to": "https://there.example.test"});
         let departure = source.put(leaving, &to).await.expect(200).json();
         let arrival = format!("/v1/arrivals/{}", departure["id"].as_str().unwrap());
+        // Not told at first, by a command line from before.
+        let mut untold = announced(&departure);
+        untold.as_object_mut().unwrap().remove("encryption");
+        assert_eq!(target.put(&arrival, &untold).await.expect(200).json()["encryption"], "columns");
         let agreed = target.put(&arrival, &announced(&departure)).await.expect(200).json();
         assert_eq!((&departure["encryption"], &agreed["encryption"]), (&json!("file"), &json!("file")));
         let mut body = json!({"recipient": agreed["recipient"], "waiver_sha256": agreed["waiver_sha256"]});
@@ -287,6 +306,8 @@ mod with {
         let mut call = target.call("POST", &content).header("content-type", "application/octet-stream");
         call.body = archive;
         let arrived = there.call(call).await.expect(200).json();
+        let [exports, imports] = [here.data_dir().join("exports"), there.data_dir().join("imports")];
+        assert_eq!(files_below(&exports).len(), 1, "the archive");
         let body = json!({"archive_sha256": arrived["archive_sha256"], "audit": arrived["audit"]});
         let gone = source.put(&format!("{leaving}/completion"), &body).await.expect(200).json();
         let proof = json!({"proof": gone["proof"]});
@@ -299,19 +320,9 @@ mod with {
             assert_eq!(file_keys(&world.data_dir()), 1, "each has a key of its own");
         }
         // Nothing that was plain on the way is left.
-        for folder in [here.data_dir().join("exports"), there.data_dir().join("imports")] {
-            let mut left = Vec::new();
-            for entry in walkdir(&folder) {
-                left.extend(fs::read(entry).unwrap());
-            }
-            assert!(!holds(&left, b"owner@acme.test") && !holds(&left, b"SQLite format 3"), "{}", folder.display());
+        for folder in [exports, imports] {
+            assert_eq!(files_below(&folder), Vec::<PathBuf>::new());
         }
-    }
-
-    /// Every file at any depth.
-    fn walkdir(directory: &Path) -> Vec<PathBuf> {
-        let entries = fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path());
-        entries.flat_map(|path| if path.is_dir() { walkdir(&path) } else { vec![path] }).collect()
     }
 
     /// A database file with the committed frames of its WAL laid over it.

@@ -12,7 +12,7 @@ use crate::organizations::file_of;
 use crate::world::World;
 
 /// Every file below a directory.
-fn files_below(directory: &Path) -> Vec<std::path::PathBuf> {
+pub fn files_below(directory: &Path) -> Vec<std::path::PathBuf> {
     let entries = fs::read_dir(directory).into_iter().flatten().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use bulkhead::base::time::length;
-use bulkhead::features::erasure::{Step, next};
+use bulkhead::features::erasure::{Step, next, progress, require, round};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -220,4 +220,50 @@ fn at_the_command_line_it_is_said_what_an_erasure_waits_for() {
     let ran = deployment.run(&["org", "erase", "third", "--now", "--yes"]);
     assert!(ran.status.success() && String::from_utf8_lossy(&ran.stdout).contains("Erased third"), "{ran:?}");
     server.stop();
+}
+
+/// A round goes through all of them twice, once up to the backups and once to the end.
+#[tokio::test(flavor = "multi_thread")]
+async fn why_an_erasure_waits_is_said_as_long_as_it_is_true() {
+    let copies = tempfile::tempdir().unwrap();
+    let (replica, away) = (copies.path().join("replica"), copies.path().join("away"));
+    let url = format!("file://{}", replica.display());
+    let settings = [("BULKHEAD_BACKUP_URL", url.as_str()), ("BULKHEAD_BACKUP_DELAY_MILLISECONDS", "20")];
+    let world = World::with(&settings).await;
+    let ids = [world.organization("acme").await, world.organization("beside").await];
+    world.operator().get("/v1/organizations/acme/differences?from=0000000000000001").await.expect(200);
+    fs::rename(&replica, &away).unwrap();
+    fs::write(&replica, "in the way").unwrap();
+    for id in &ids {
+        let path = format!("/v1/organizations/{id}/erasure");
+        world.operator().put(&path, &json!({"immediately": true})).await.expect(202);
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    for id in &ids {
+        while world.operator().get(&format!("/v1/erasures/{id}")).await.expect(200).json()["failure"].is_null() {
+            assert!(Instant::now() < deadline, "{id} has not failed");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    let state = world.app().state().clone();
+    let rounds = {
+        let state = state.clone();
+        tokio::spawn(async move {
+            for _ in 0..5 {
+                round(&state).await;
+            }
+        })
+    };
+    while !rounds.is_finished() {
+        // Between one step of a round and the next.
+        let turn = state.erasures.turn().await;
+        for id in &ids {
+            let erasure = require(&state, id.parse().unwrap()).await.unwrap();
+            let found = progress(&state, &erasure).await.unwrap();
+            assert!(found.step == Some(Step::RemoveReplica) && found.failure.is_some(), "{id}: {found:?}");
+        }
+        drop(turn);
+        tokio::task::yield_now().await;
+    }
+    rounds.await.unwrap();
 }

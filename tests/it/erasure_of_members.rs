@@ -173,6 +173,58 @@ async fn a_member_who_was_deleted_first_is_erased_all_the_same() {
     world.signed_in("acme", ADA).await;
 }
 
+/// An address is a name that can be given to somebody else.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_has_the_address_of_one_who_is_erased_keeps_what_is_theirs() {
+    // Nobody takes the mail.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let world = World::with(&[
+        ("BULKHEAD_MAIL_TRANSPORT", "smtp"),
+        ("BULKHEAD_MAIL_FROM", "no-reply@localhost.test"),
+        ("BULKHEAD_MAIL_SMTP_HOST", "127.0.0.1"),
+        ("BULKHEAD_MAIL_SMTP_PORT", &port),
+        ("BULKHEAD_MAIL_SMTP_TLS", "none"),
+    ])
+    .await;
+    world.organization("acme").await;
+    let (operator, at) = (world.operator(), "/v1/organizations/acme/members");
+    let body = json!({"email": ADA, "password": PASSWORD});
+    let [hers, theirs] = ["hers", "theirs"].map(|key| operator.clone().with_header("idempotency-key", key));
+    let ada = hers.post(at, &body).await.expect(201).id();
+    world.signed_in("acme", ADA).await;
+    operator.delete(&format!("{at}/{ada}")).await.expect(204);
+    // One without a name is called by the address.
+    let heir = theirs.post(at, &body).await.expect(201).id();
+    let mut browser = world.signed_in("acme", ADA).await;
+    world.browser("acme").sign_in(ADA, "wrong-password-77").await.expect(401);
+    let mut lost = world.browser("acme");
+    let page = lost.get("/recovery").await.expect(200);
+    lost.submit_form(&page, &[("email", ADA)]).await.expect(303);
+    let is_about = |event: &Value, id: &str| event.to_string().contains(id);
+    let about = async |id: &str| {
+        let events = world.events("acme").await;
+        events.into_iter().filter(|event| event["action"] != "member.erased" && is_about(event, id)).collect::<Vec<_>>()
+    };
+    let (of_ada, of_heir) = (about(&ada).await, about(&heir).await);
+    assert!(of_ada.len() >= 3 && of_heir.len() >= 4, "{of_ada:?} {of_heir:?}");
+    assert!(of_heir.iter().any(|event| event.to_string().contains(ADA)), "{of_heir:?}");
+
+    let erased = operator.put(&format!("{at}/{ada}/erasure"), &json!({})).await.expect(200).json();
+    assert_eq!(erased["mails"], 0, "{erased}");
+    assert!(erased["audit_events"].as_u64().unwrap() >= of_ada.len() as u64, "{erased}");
+    assert_eq!(about(&ada).await, Vec::<Value>::new());
+    assert_eq!(about(&heir).await, of_heir);
+    assert_eq!(verification(&world, "acme").await["intact"], true);
+    assert_eq!(hers.post(at, &body).await.expect(201).text(), "{}");
+    assert_eq!(theirs.post(at, &body).await.expect(201).id(), heir);
+    browser.get("/account").await.expect(200);
+    // The mail is on its way still, until it is the other's turn.
+    let erased = operator.put(&format!("{at}/{heir}/erasure"), &json!({})).await.expect(200).json();
+    assert_eq!(erased["mails"], 1, "{erased}");
+    assert_eq!(about(&heir).await, Vec::<Value>::new());
+    assert_eq!(personal_in(&format!("{:?}", world.events("acme").await)), Vec::<&str>::new());
+}
+
 /// A deployment with a backup in this folder.
 async fn backed_up(replica: &Path) -> World {
     let url = format!("file://{}", replica.display());

@@ -6,6 +6,8 @@ use std::time::Duration;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
+use crate::audit::verification;
+use crate::erasure::{bytes_of, holds};
 use crate::world::World;
 
 /// The schema of a program that is one expanding and one destructive step ahead.
@@ -190,6 +192,59 @@ async fn no_organization_goes_back_to_what_its_keys_cannot_open_any_more() {
     let aside = world.operator().get(&at(&ids[0], "/quarantine")).await.expect(200).json();
     assert_eq!(aside["quarantined"], false, "{aside}");
     world.signed_in("acme", "owner@acme.test").await;
+}
+
+/// The copy from before a destructive step has whoever was erased since.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_was_erased_does_not_come_back_with_the_schema_before() {
+    let mut world = World::new().await;
+    let id = world.organization("acme").await;
+    let at = |below: &str| format!("/v1/organizations/acme{below}");
+    let body = json!({"email": "ada@acme.test", "name": "Ada Lovelace"});
+    let ada = world.operator().post(&at("/members"), &body).await.expect(201).id();
+    let kept = world.member("acme", "kept@acme.test").await;
+    world.set_schema(newer());
+    world.while_stopped(|_| ()).await;
+    let newest = i64::try_from(newer().len()).unwrap();
+    world.operator().get(&at("")).await.expect(200);
+    assert_eq!(version(&world, &id), newest);
+    world.operator().put(&at(&format!("/members/{ada}/erasure")), &json!({})).await.expect(200);
+    world.operator().delete(&at(&format!("/members/{kept}"))).await.expect(204);
+
+    world.operator().post(&at("/migration_rollback"), &json!({})).await.expect(200);
+    assert_eq!(version(&world, &id), newest - 1, "the copy was brought to another schema");
+    let bytes = bytes_of(&file(&world, &id));
+    assert!(!holds(&bytes, b"Ada Lovelace") && !holds(&bytes, b"ada@acme.test"), "she is back");
+    // What was otherwise done since is in the other file alone.
+    assert!(holds(&bytes, b"kept@acme.test"));
+    world.operator().delete(&at("/quarantine")).await.expect(204);
+    world.operator().get(&at(&format!("/members/{kept}"))).await.expect(200);
+    world.operator().get(&at(&format!("/members/{ada}"))).await.expect_problem(404, "member_not_found");
+    let log = verification(&world, "acme").await;
+    assert_eq!(log["intact"], true, "{log}");
+    let events = world.events("acme").await;
+    assert!(events.iter().any(|event| event["action"] == "member.erased" && event["targets"][0]["id"] == ada));
+}
+
+/// Nobody knows who was erased since where the file of now cannot be read.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_organization_goes_back_where_it_is_not_known_who_was_erased() {
+    let mut world = World::new().await;
+    let id = world.organization("acme").await;
+    world.set_schema(newer());
+    world.while_stopped(|_| ()).await;
+    world.operator().get("/v1/organizations/acme").await.expect(200);
+    let path = file(&world, &id);
+    let copies = || {
+        let beside = std::fs::read_dir(path.parent().unwrap()).unwrap();
+        let names = beside.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("before-")).collect::<Vec<_>>()
+    };
+    assert_eq!(copies().len(), 1);
+    world.while_stopped(|_| std::fs::write(&path, [7; 8192]).unwrap()).await;
+    let refused = world.operator().post("/v1/organizations/acme/migration_rollback", &json!({})).await;
+    refused.expect_problem(503, "organization_unavailable");
+    assert_eq!((copies().len(), std::fs::read(&path).unwrap()), (1, vec![7; 8192]), "something was changed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

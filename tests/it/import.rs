@@ -206,6 +206,36 @@ async fn what_was_erased_is_neither_kept_as_an_export_nor_brought_back() {
     assert_clean(&world, &["again"]).await;
 }
 
+/// A pipe does not say beforehand how much will come out of it.
+#[test]
+fn an_archive_out_of_a_pipe_is_imported() {
+    use crate::process::{Deployment, Operator};
+    use std::io::Write as _;
+    use std::process::Stdio;
+
+    let here = Deployment::new();
+    let key = here.operator_key();
+    let server = here.serve();
+    Operator::new(&server, &key).organization("acme");
+    let file = here.directory.path().join("acme.tar.zst");
+    let made = here.run(&["org", "export", "acme", "--to", file.to_str().unwrap()]);
+    assert_eq!(made.status.code(), Some(0), "{made:?}");
+    let archive = fs::read(&file).unwrap();
+    let import = |slug: &str| {
+        let mut child = here.command(&["--json", "org", "import", "/dev/stdin", "--new-id", "--slug", slug]);
+        let child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = child.spawn().unwrap();
+        // One that has ended already is told of below.
+        let _ = child.stdin.take().unwrap().write_all(&archive);
+        let done = child.wait_with_output().unwrap();
+        assert!(done.status.success(), "{slug}: {done:?}");
+        assert_eq!(here.json(&["member", "list", slug])["data"].as_array().unwrap().len(), 1);
+    };
+    import("sent-to-a-server");
+    server.stop();
+    import("without-one");
+}
+
 /// `kill -9` at any moment of an import: afterwards the organization is there whole, or not at all, and nothing of the
 /// upload is left.
 #[test]

@@ -88,6 +88,7 @@ const HOSTILE: &[(&str, &str, &str)] = &[
         "UPDATE audit_event SET payload = CAST(x'7BFF7D' AS TEXT) WHERE sequence = 2",
         "import_value_invalid",
     ),
+    ("an event with an id that is none", "UPDATE audit_event SET id = 'x' WHERE sequence = 1", "import_value_invalid"),
     ("a huge value", "UPDATE member SET title = hex(zeroblob(600000))", "import_value_invalid"),
 ];
 

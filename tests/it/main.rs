@@ -11,6 +11,7 @@ mod audit;
 mod backup;
 mod backup_aside;
 mod backup_faults;
+mod backup_fold;
 mod backup_foreign;
 mod backup_owner;
 mod backup_rest;

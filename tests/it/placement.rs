@@ -6,7 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use bulkhead::base::OrganizationId;
+use bulkhead::catalog::{Erasure, Stage};
 use bulkhead::features::audit::By;
+use bulkhead::features::erasure;
 use bulkhead::features::placement::{self, Step};
 use rusqlite::Connection;
 use serde_json::{Value, json};
@@ -203,6 +205,28 @@ async fn what_cannot_be_moved_stays_and_a_missing_volume_is_missed_by_its_own_al
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_erasure_does_not_take_the_files_on_a_missing_volume_for_removed() {
+    let (world, volume) = world().await;
+    let id: OrganizationId = world.organization("acme").await.parse().unwrap();
+    assert_eq!(moved(&world, "fast").await["volume"], "fast");
+    world.operator().put("/v1/organizations/acme/erasure", &json!({"after_days": 1})).await.expect(202);
+    let state = world.app().state().clone();
+    // As it is behind the third step.
+    let mut begun = erasure::require(&state, id).await.unwrap();
+    (begun.stage, begun.findings) = (Stage::Erasing, Some("{}".to_owned()));
+    state.tenants.hold(id).await.unwrap().destroy_key().await.unwrap();
+    let step = async |begun: &Erasure| erasure::progress(&state, begun).await.unwrap().step;
+    assert_eq!(step(&begun).await, Some(erasure::Step::RemoveFiles));
+    let away = volume.path().with_extension("away");
+    fs::rename(volume.path(), &away).unwrap();
+    assert_eq!(step(&begun).await, Some(erasure::Step::RemoveFiles), "they are there still");
+    // The copies went after the files, so these are gone.
+    begun.replica = Some("null".to_owned());
+    assert_eq!(step(&begun).await, Some(erasure::Step::Certify));
+    fs::rename(&away, volume.path()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_volume_that_is_full_or_read_only_gets_nothing_whenever_that_shows() {
     let (world, volume) = world().await;
     let Some(_mount) = crate::fleet_room::Mount::new(volume.path(), 4 << 20) else { return };
@@ -378,7 +402,7 @@ async fn of_an_organization_that_was_erased_nothing_is_remembered() {
     let state = world.app().state().clone();
     assert_eq!(state.tenants.placed_on(organization).as_deref(), Some("fast"));
     world.operator().put("/v1/organizations/acme/erasure", &json!({"immediately": true})).await.expect(202);
-    while bulkhead::features::erasure::next(&state, organization).await.unwrap().is_some() {}
+    while erasure::next(&state, organization).await.unwrap().is_some() {}
     // Somebody else may be about to take the last step.
     for _ in 0..600 {
         if state.tenants.placed_on(organization).is_none() {

@@ -1,11 +1,15 @@
 //! Transfers of which one side has lost something: its catalog, a file, or the time since a backup.
 
 use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::thread;
 
 use serde_json::{Value, json};
 
 use crate::backup::{deployment, shipped};
-use crate::process::Operator;
+use crate::erasure_copies::files_below;
+use crate::process::{HOST, Operator};
 use crate::transfer::{Carried, Side};
 use crate::transfer_ends::refusal;
 
@@ -167,4 +171,108 @@ fn what_has_moved_away_is_not_recovered() {
         assert!(!carried.source.deployment.file(&carried.id).exists());
     }
     assert_eq!(carried.writers(), (false, true));
+}
+
+/// A port that leads to a server, on which the answer to whatever a connection asks for first is lost if it begins so.
+fn losing(begins: &'static [u8], port: u16) -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let own = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        for near in listener.incoming().flatten() {
+            thread::spawn(move || pass(near, port, begins));
+        }
+    });
+    own
+}
+
+fn pass(mut near: TcpStream, port: u16, lost: &[u8]) -> io::Result<()> {
+    let mut far = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    let mut first = vec![0; 64 << 10];
+    let count = near.read(&mut first)?;
+    far.write_all(&first[..count])?;
+    let (mut from, mut to) = (near.try_clone()?, far.try_clone()?);
+    thread::spawn(move || {
+        let _ = io::copy(&mut from, &mut to);
+        let _ = to.shutdown(Shutdown::Write);
+    });
+    if first.starts_with(lost) {
+        // What was asked for is done.
+        far.read_exact(&mut [0])?;
+    } else {
+        io::copy(&mut far, &mut near)?;
+    }
+    far.shutdown(Shutdown::Both)?;
+    near.shutdown(Shutdown::Both)
+}
+
+/// Its arrival would be in the way of every later one.
+#[test]
+fn an_answer_that_is_lost_keeps_nobody_from_moving_it_later() {
+    let mut carried = Carried::new();
+    let direct = carried.target.deployment.url();
+    let lossy = format!("http://{HOST}:{}", losing(b"PUT /v1/arrivals/", carried.target.server.port));
+    let file = carried.target.key_file.display().to_string();
+    let push = |carried: &Carried, to: &str, more: &[&str]| {
+        let command = ["--json", "org", "push", "acme", "--to", to, "--to-key-file", &file];
+        carried.source.deployment.run(&[&command, more].concat())
+    };
+    for more in [&["--dry-run"][..], &[]] {
+        let failed = push(&carried, &lossy, more);
+        assert!(!failed.status.success(), "{failed:?}");
+        assert_eq!(refusal(&carried.source.get(&carried.departure(""))), is(404, "transfer_not_found"), "{failed:?}");
+        let prepared = carried.target.get("/v1/audit_events?limit=100").text();
+        assert!(prepared.contains("organization.arrival_prepared"), "it never got there: {failed:?}");
+        assert_eq!(carried.writers(), (true, false));
+        let done = push(&carried, &direct, more);
+        assert!(done.status.success(), "{more:?}: {done:?}");
+    }
+    assert_eq!(carried.writers(), (false, true));
+}
+
+#[test]
+fn a_rehearsal_leaves_alone_what_is_agreed_upon_already() {
+    let mut carried = Carried::new();
+    carried.steps(2);
+    let (url, file) = (carried.target.deployment.url(), carried.target.key_file.display().to_string());
+    let command = ["--json", "org", "push", "acme", "--to", &url, "--to-key-file", &file, "--dry-run"];
+    let refused = carried.source.deployment.run(&command);
+    let said = format!("{}{}", String::from_utf8_lossy(&refused.stdout), String::from_utf8_lossy(&refused.stderr));
+    assert!(!refused.status.success() && said.contains("transfer_state"), "{said}");
+    assert_eq!(carried.source.get(&carried.departure("")).json()["id"], carried.departure["id"]);
+    for state in
+        [carried.source.get(&carried.departure("")), carried.target.get(&carried.arrival(""))].map(|now| now.json())
+    {
+        assert_eq!(state["state"], "prepared", "{state}");
+    }
+}
+
+/// What lies between a file and its archive has the rows as they are, also of a file that is ciphertext.
+#[test]
+fn nothing_of_an_archive_that_was_being_made_stays() {
+    let mut carried = Carried::new();
+    carried.steps(3);
+    let folder = carried.source.deployment.data_dir().join("exports");
+    let named = |carried: &Carried, kind: &str| {
+        let id = carried.departure["id"].as_str().unwrap();
+        folder.join(format!(".transfers/{id}.{kind}"))
+    };
+    // As it is when the process ends in the middle.
+    let plant = |carried: &Carried| {
+        fs::create_dir(named(carried, "work")).unwrap();
+        fs::write(named(carried, "work").join("organization.sqlite"), "rows").unwrap();
+    };
+    assert_eq!(files_below(&folder), [named(&carried, "zst")]);
+    plant(&carried);
+    carried.source.crash();
+    assert_eq!(files_below(&folder), [named(&carried, "zst")]);
+    plant(&carried);
+    let cancelled = carried.source.call("DELETE", &carried.departure(""), &json!({}));
+    assert_eq!(cancelled.status, 204, "{}", cancelled.text());
+    assert_eq!(files_below(&folder), Vec::<std::path::PathBuf>::new());
+    let cleared = carried.target.call("DELETE", &carried.arrival(""), &json!({}));
+    assert_eq!(cleared.status, 200, "{}", cleared.text());
+    // Nor of one that was completed.
+    carried.steps(5);
+    assert_eq!(files_below(&folder), Vec::<std::path::PathBuf>::new());
+    assert_eq!(files_below(&carried.target.deployment.data_dir().join("imports")), Vec::<std::path::PathBuf>::new());
 }

@@ -113,14 +113,16 @@ impl Client {
         mut progress: Progress,
     ) -> Result<Value, Failure> {
         let opened = File::open(file).await.map_err(|error| unreadable(file, &error))?;
-        let total = opened.metadata().await.map_err(|error| unreadable(file, &error))?.len();
+        let known = opened.metadata().await.map_err(|error| unreadable(file, &error))?;
+        // A pipe does not say how much will come out of it.
+        let total = known.is_file().then_some(known.len());
         let (quiet, mut sent) = (progress.is_quiet(), 0_u64);
         // Let go of with the stream, when all of it is on its way.
         let (sending, all_sent) = oneshot::channel::<Infallible>();
         let stream = ReaderStream::with_capacity(opened, PIECE).inspect_ok(move |piece| {
             let _whole = &sending;
             sent += piece.len() as u64;
-            progress.at(sent, total);
+            progress.at(sent, total.unwrap_or(0));
         });
         let mut answered = pin!(self.send(path, key, (stream, total)));
         tokio::select! {
@@ -129,8 +131,13 @@ impl Client {
         }
     }
 
-    /// It says beforehand how much it is, so that what is too large need not be sent.
-    async fn send<S>(&self, path: &str, key: Option<&Secret>, (stream, total): (S, u64)) -> Result<Value, Failure>
+    /// It says beforehand how much it is, where that is known, so that what is too large need not be sent.
+    async fn send<S>(
+        &self,
+        path: &str,
+        key: Option<&Secret>,
+        (stream, total): (S, Option<u64>),
+    ) -> Result<Value, Failure>
     where
         S: Stream<Item = io::Result<Bytes>> + Send + 'static,
     {
@@ -141,8 +148,10 @@ impl Client {
                     .post(format!("{origin}{path}"))
                     .timeout(TRANSFER)
                     .header(header::CONTENT_TYPE.as_str(), "application/octet-stream")
-                    .header(header::CONTENT_LENGTH.as_str(), total)
                     .body(reqwest::Body::wrap_stream(stream));
+                if let Some(total) = total {
+                    request = request.header(header::CONTENT_LENGTH.as_str(), total);
+                }
                 if let Some(key) = key {
                     request = request.bearer_auth(key.expose());
                 }
@@ -154,9 +163,10 @@ impl Client {
                 (status, response.bytes().await.map_err(|error| cannot_connect(origin, &error))?)
             }
             Road::InProcess { router, .. } => {
-                let mut request = local(Method::POST, path)
-                    .header(header::CONTENT_TYPE, "application/octet-stream")
-                    .header(header::CONTENT_LENGTH, total);
+                let mut request = local(Method::POST, path).header(header::CONTENT_TYPE, "application/octet-stream");
+                if let Some(total) = total {
+                    request = request.header(header::CONTENT_LENGTH, total);
+                }
                 if let Some(secrets_key) = secrets_key {
                     request = request.header(SECRETS_KEY, secrets_key);
                 }

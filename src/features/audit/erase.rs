@@ -39,6 +39,16 @@ impl Person {
         self.addresses.iter().any(|address| address == normalized.as_ref())
     }
 
+    /// All of them.
+    pub fn addresses(&self) -> impl Iterator<Item = &str> {
+        self.addresses.iter().map(String::as_str)
+    }
+
+    /// It names them no more.
+    pub fn forget_address(&mut self, normalized: &str) {
+        self.addresses.retain(|address| address != normalized);
+    }
+
     /// Whether a text names them.
     #[must_use]
     pub fn is_in(&self, text: &str) -> bool {
@@ -157,12 +167,14 @@ impl Erased {
     /// What this event tells of besides those before it.
     fn and(before: Option<Self>, payload: &Payload, at: Timestamp) -> Self {
         let text = payload.metadata.get("events").and_then(Value::as_str).unwrap_or_default();
-        let events: i64 = runs(text).iter().map(|(first, last)| (last - first + 1).max(0)).sum();
+        // A log that came in an archive says what somebody has written into it.
+        let length = |(first, last): &(i64, i64)| last.saturating_sub(*first).saturating_add(1).max(0);
+        let events = runs(text).iter().map(length).fold(0, i64::saturating_add);
         let mails = payload.metadata.get("mails").and_then(Value::as_u64).unwrap_or(0);
         let number = |count: Option<usize>| count.unwrap_or(0);
         Self {
-            events: before.map_or(0, |one| one.events) + number(usize::try_from(events).ok()),
-            mails: before.map_or(0, |one| one.mails) + number(usize::try_from(mails).ok()),
+            events: before.map_or(0, |one| one.events).saturating_add(number(usize::try_from(events).ok())),
+            mails: before.map_or(0, |one| one.mails).saturating_add(number(usize::try_from(mails).ok())),
             at,
         }
     }
@@ -227,6 +239,31 @@ mod tests {
             assert_eq!(back, numbers);
         }
         assert!(runs("x-3,,-").is_empty());
+    }
+
+    #[test]
+    fn a_log_that_claims_more_than_there_can_be_is_counted_all_the_same() {
+        let of = |events: &str, mails: u64| Payload {
+            actor: super::super::Actor::system(),
+            targets: Vec::new(),
+            context: super::super::Context::default(),
+            request_id: String::new(),
+            metadata: [("events".to_owned(), events.into()), ("mails".to_owned(), mails.into())].into_iter().collect(),
+        };
+        let at = Timestamp::from_millis(0);
+        let mut told = None;
+        for (events, mails) in [
+            ("0-9223372036854775807,1-9223372036854775807", u64::MAX),
+            ("-9223372036854775808-9223372036854775807", u64::MAX),
+            ("5--3,9223372036854775807-0", 1),
+            ("0-9223372036854775807,3-4", 1),
+        ] {
+            told = Some(Erased::and(told, &of(events, mails), at));
+        }
+        let told = told.unwrap();
+        assert!(told.events >= usize::try_from(i64::MAX).unwrap_or(usize::MAX), "{told:?}");
+        assert_eq!(told.mails, usize::MAX);
+        assert_eq!(Erased::and(None, &of("3-5,9", 2), at), Erased { events: 4, mails: 2, at });
     }
 
     #[test]

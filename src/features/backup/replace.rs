@@ -111,9 +111,12 @@ async fn find(
                     tokio::task::block_in_place(|| tenants.read_copy(id, &newest.file(), audit::erased_members))?;
                 gone = erased.iter().filter_map(|id| id.parse().ok()).collect();
             }
-            Err(error) => {
+            // What is not there, or not whole, tells nobody anything however often it is asked.
+            Err(error) if error.is(&codes::BACKUP_NOT_FOUND) || error.is(&codes::BACKUP_DAMAGED) => {
                 tracing::warn!(organization = %id, ?error, "whether it or a member has left since is not looked at");
             }
+            // It may be there, and be read by the next try: nobody comes back because the store was away for a moment.
+            Err(error) => return Err(error),
         }
     }
     Ok(Found { copy, restored, gone })

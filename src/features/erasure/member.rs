@@ -3,7 +3,7 @@
 //! the erasure says which events those are.
 
 use super::members;
-use crate::base::{Error, MemberId, Result, Timestamp, codes};
+use crate::base::{Email, Error, MemberId, Result, Timestamp, codes};
 use crate::crypto::Sealer;
 use crate::features::audit::{self, Act, Actor, By, Context, Known, Person, Target};
 use crate::features::{idempotency, outbox, session};
@@ -59,6 +59,7 @@ impl Found {
             person.sessions = session::ids_of(db, id)?;
         }
         let known = audit::learn(db, &mut person)?;
+        leave_to_others(db, &mut person, id)?;
         if member.is_none() && known == Known::default() {
             return Ok(None);
         }
@@ -83,12 +84,31 @@ impl Found {
             }
             members::remove(db, id)?;
         }
+        // Somebody was given one since.
+        if leave_to_others(db, &mut person, id)? {
+            (events, seen) = (Vec::new(), 0);
+        }
         let mails = outbox::forget_to(db, sealer, |to| person.is_address(to.normalized()))?;
         idempotency::strip(db, sealer, |answer| person.is_in(answer))?;
         events.extend(audit::about(db, &person, seen)?);
         record(db, id, &events, mails, by)?;
         Ok(Erased { events: events.len(), mails, erased_at: db.now(), is_new: true, overwritten: false })
     }
+}
+
+/// Takes away the addresses that another member has by now: what names those is about that member. Tells whether there
+/// were any.
+fn leave_to_others(db: &Read<'_, TenantDb>, person: &mut Person, id: MemberId) -> Result<bool> {
+    let mut others = Vec::new();
+    for email in person.addresses().filter_map(Email::parse) {
+        if members::by_email(db, &email)?.is_some_and(|member| member.id != id) {
+            others.push(email);
+        }
+    }
+    for email in &others {
+        person.forget_address(email.normalized());
+    }
+    Ok(!others.is_empty())
 }
 
 /// Takes the content of these events out, and says which they are.

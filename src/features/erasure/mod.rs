@@ -187,7 +187,14 @@ pub async fn progress(state: &DeploymentState, erasure: &Erasure) -> Result<Prog
         return Ok(Progress::default());
     }
     let failure = state.erasures.failures().get(&erasure.organization_id).cloned();
-    Ok(Progress { step: steps::ahead_of(state, erasure).await?, failure })
+    let step = match steps::ahead_of(state, erasure).await? {
+        // What is not there cannot be looked at, and its files are there still.
+        Some(Step::RemoveReplica) if state.tenants.require_volume(erasure.organization_id).is_err() => {
+            Some(Step::RemoveFiles)
+        }
+        step => step,
+    };
+    Ok(Progress { step, failure })
 }
 
 /// All of them, newest organizations first.
@@ -282,7 +289,10 @@ async fn carry_out(state: &DeploymentState, id: OrganizationId, part: Part) -> b
     loop {
         match steps::next_of(state, id, part).await {
             Ok(step) => {
-                state.erasures.failures().remove(&id);
+                // Where only a part was to be done, what the rest has failed at has not gone away.
+                if step.is_some() || part == Part::All {
+                    state.erasures.failures().remove(&id);
+                }
                 let Some(step) = step else { return true };
                 tracing::info!(organization = %id, ?step, "erasing");
             }

@@ -110,11 +110,9 @@ pub async fn for_transfer(
 ) -> Result<(PathBuf, String)> {
     let _hand = shelf.hands().acquire().await.map_err(|_| Error::new(&codes::OVERLOADED))?;
     let target = shelf.transfer(name);
-    let workshop = target.with_extension("work");
+    let workshop = shelf.transfer_workshop(name);
     tokio::task::block_in_place(|| {
-        for path in [&workshop, &target] {
-            shelf::remove(path);
-        }
+        shelf.forget_transfer(name);
         std::fs::create_dir_all(&workshop).map_err(|error| build::failed("cannot make", &workshop, error))
     })?;
     let lock = Lock::Recipient(recipient);

@@ -97,6 +97,11 @@ impl Shelf {
                 }
             }
         }
+        // Without its secrets, but a plain file, also of an organization whose own is ciphertext.
+        let of_transfers = entries(&shelf.transfers()).into_iter();
+        for path in of_transfers.filter(|path| path.extension().is_some_and(|extension| extension == "work")) {
+            remove(&path);
+        }
         shelf.sweep(now);
         Ok(shelf)
     }
@@ -204,11 +209,17 @@ impl Shelf {
     /// Where the archive of a transfer lies until that has ended.
     #[must_use]
     pub fn transfer(&self, name: &str) -> PathBuf {
-        self.0.root.join(".transfers").join(format!("{name}.zst"))
+        self.transfers().join(format!("{name}.zst"))
     }
 
-    /// Takes it away. Blocking.
+    /// Where its copy lies while the archive is made of it.
+    pub(super) fn transfer_workshop(&self, name: &str) -> PathBuf {
+        self.transfer(name).with_extension("work")
+    }
+
+    /// Takes both away. Blocking.
     pub fn forget_transfer(&self, name: &str) {
+        remove(&self.transfer_workshop(name));
         remove(&self.transfer(name));
     }
 
@@ -222,6 +233,10 @@ impl Shelf {
 
     fn building(&self) -> std::sync::MutexGuard<'_, HashSet<OrganizationId>> {
         self.0.building.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn transfers(&self) -> PathBuf {
+        self.0.root.join(".transfers")
     }
 
     fn folder(&self, organization: OrganizationId) -> PathBuf {

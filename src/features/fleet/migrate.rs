@@ -10,13 +10,14 @@ use tokio::time::Instant;
 
 use super::walk::Ended;
 use super::{Found, Job, JobState, set_aside, store};
-use crate::base::{Error, OrganizationId, Result, codes};
+use crate::base::{Error, MemberId, OrganizationId, Result, codes};
 use crate::catalog::care;
 use crate::crypto::Crew;
 use crate::features::DeploymentState;
 use crate::features::audit::{self, Act, By};
+use crate::features::erasure::member::erase_from_past;
 use crate::features::keys::require_keys;
-use crate::sqlite::{Read, TenantDb};
+use crate::sqlite::{Read, TenantDb, Write};
 
 /// Organizations between two notes of the place, and how long it takes to the next at the most where each takes long.
 const BATCH: usize = 64;
@@ -200,7 +201,8 @@ async fn patiently(state: &DeploymentState, id: OrganizationId, crew: &Crew) -> 
 
 /// Puts an organization back to what it was before the newest step of the schema that took something away, and sets
 /// it aside: the next time it is opened it is migrated again, so an operator says when. Refused where that copy needs a
-/// data key that has been destroyed since: nobody could open what is sealed in it.
+/// data key that has been destroyed since: nobody could open what is sealed in it. Whoever was erased since is erased in
+/// the copy before it is anybody's; where that cannot be learned, it stays where it is.
 pub async fn roll_back(state: &DeploymentState, id: OrganizationId, by: &By) -> Result<i64> {
     // Before it is set aside for it.
     state.tenants.require_own_files()?;
@@ -213,7 +215,14 @@ pub async fn roll_back(state: &DeploymentState, id: OrganizationId, by: &By) -> 
     // First, so that nobody opens it in between.
     super::quarantine(state, id, "it is being rolled back to the schema before", by).await?;
     // Once more, now that nobody has the file: a key is destroyed by whoever has it open.
-    let rolled_back = state.tenants.roll_back(id, can_be_opened).await;
+    let erased_since = |db: &Read<'_, TenantDb>| {
+        let erased = audit::erased_members(db)?;
+        Ok(erased.iter().filter_map(|id| id.parse().ok()).collect())
+    };
+    let erase = |db: &Write<'_, TenantDb>, gone: Vec<MemberId>| {
+        gone.into_iter().try_for_each(|member| erase_from_past(db, keys.sealer(), member, by).map(drop))
+    };
+    let rolled_back = state.tenants.roll_back(id, can_be_opened, erased_since, erase).await;
     let is_refused = |error: &Error| error.is(&codes::NO_SNAPSHOT) || error.is(&codes::DATA_KEY_DESTROYED);
     if !was_aside && rolled_back.as_ref().is_err_and(is_refused) {
         super::release(state, id, by).await?;

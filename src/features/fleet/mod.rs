@@ -261,6 +261,9 @@ pub async fn release(state: &DeploymentState, id: OrganizationId, by: &By) -> Re
         .write(|db| {
             let was_aside = care::release(db, id)?;
             if was_aside {
+                // On the disk before it is let in: this process may end before the store answers, and the file may be
+                // another one than was shipped, or none was.
+                state.tenants.ship_whole(id)?;
                 audit::record(db, by, Act::about("organization.released", id))?;
             }
             Ok(was_aside)
@@ -271,7 +274,7 @@ pub async fn release(state: &DeploymentState, id: OrganizationId, by: &By) -> Re
         state.tenants.let_go(id);
         state.directory.forget(id);
         if let Some(backups) = &state.backups {
-            backups.start_over(Source::Organization(id)).await;
+            backups.take_up(Source::Organization(id)).await;
         }
     }
     Ok(())

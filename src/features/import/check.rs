@@ -7,9 +7,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::rows::Line;
+use super::rows::{Fields, Line, TABLES};
 use super::{store, unpack};
-use crate::base::{Error, Result, Timestamp, codes};
+use crate::base::{AuditEventId, Error, Result, Timestamp, codes};
 use crate::crypto::envelope::{self, Key};
 use crate::crypto::signing::{self, peek};
 use crate::crypto::{Algorithm, PublicKey, hash};
@@ -148,12 +148,23 @@ impl Checked {
     }
 }
 
-/// Where a value is that could not be read, which is the archive's fault.
+/// Where a value is that could not be read, which is the archive's fault: as a cell, or, in the log, as what it has to be
+/// to be verified.
 fn placed(error: Error, database: &Untrusted<TenantDb>) -> Error {
     if !error.is(&codes::INTERNAL) {
         return error;
     }
-    database.read(Timestamp::from_millis(0), |db| store::each(db, |_, _| Ok(()))).err().unwrap_or(error)
+    let looked = database.read(Timestamp::from_millis(0), |db| {
+        store::each(db, |name, row| {
+            let Some(table) = TABLES.iter().find(|table| table.name == name && name == "audit_event") else {
+                return Ok(());
+            };
+            let mut event = Fields::new(table, row)?;
+            event.integer()?;
+            event.parsed::<AuditEventId>().map(drop)
+        })
+    });
+    looked.err().unwrap_or(error)
 }
 
 fn manifest_of(text: &[u8]) -> Result<Manifest> {

@@ -42,16 +42,24 @@ pub async fn require(state: &DeploymentState, id: TransferId) -> Result<Transfer
     found.ok_or_else(|| Error::new(&codes::TRANSFER_NOT_FOUND))
 }
 
-/// Agrees to receive an organization, if nothing here is in its way. The same again gives the same arrival.
+/// Agrees to receive an organization, if nothing here is in its way. The same again gives the same arrival; one that was
+/// said to be plain at first may still become ciphertext, as long as nothing of it is here.
 pub async fn prepare(state: &DeploymentState, announced: Announced, by: &By) -> Result<Transfer> {
     let operator = impersonal(by);
     // Told before it takes no writes any more. The archive, what is in it, and the file of it lie here at the same time.
-    if state.catalog.read(|db| transfers::get(db, announced.transfer, ARRIVAL)).await?.is_none() {
+    let known = state.catalog.read(|db| transfers::get(db, announced.transfer, ARRIVAL)).await?;
+    if known.is_none() {
         state.tenants.require_room_for(announced.bytes.unwrap_or(0).saturating_mul(3))?;
-        if announced.encryption == Encryption::File {
-            state.tenants.require_encryption()?;
-        }
     }
+    let is_plain_so_far = |known: &Transfer| known.stage == TransferStage::Prepared && !known.encrypted;
+    let turn = state.arrivals.turn(announced.transfer);
+    let _turn = if announced.encryption == Encryption::File && known.as_ref().is_none_or(is_plain_so_far) {
+        state.tenants.require_encryption()?;
+        // What is just being taken in becomes what was agreed upon before.
+        Some(turn.lock().await)
+    } else {
+        None
+    };
     let (identity, recipient) = envelope::generate();
     let identity = state.tenant.boxes.seal(PURPOSE, identity.expose().as_bytes());
     let id = announced.organization;
@@ -63,8 +71,17 @@ pub async fn prepare(state: &DeploymentState, announced: Announced, by: &By) -> 
                 if !is_same {
                     return Err(Error::new(&codes::TRANSFER_CONFLICT));
                 }
-                let is_over = matches!(known.stage, TransferStage::Cancelling | TransferStage::Cancelled);
-                return if is_over { Err(Error::new(&codes::TRANSFER_STATE).detail(OVER)) } else { Ok(known) };
+                if matches!(known.stage, TransferStage::Cancelling | TransferStage::Cancelled) {
+                    return Err(Error::new(&codes::TRANSFER_STATE).detail(OVER));
+                }
+                if announced.encryption == Encryption::File && is_plain_so_far(&known) {
+                    transfers::set_encrypted(db, known.id)?;
+                    let act = Act::about("organization.arrival_prepared", id).with("transfer", known.id.to_string());
+                    let act = act.with("from", known.peer.clone()).with("encryption", "file");
+                    audit::record(db, &operator, act)?;
+                    return Ok(Transfer { encrypted: true, ..known });
+                }
+                return Ok(known);
             }
             if transfers::open_of(db, id, ARRIVAL)?.is_some() {
                 return Err(Error::new(&codes::TRANSFER_CONFLICT));

@@ -216,11 +216,38 @@ pub async fn leave(state: &DeploymentState, id: OrganizationId, to: &Recipient<'
     }
     let tenant = state.tenants.open(&route).await?;
     let end = tenant.read(audit::head).await?;
-    let (_, sha256) = export::for_transfer(shelf, &tenant, &key, recipient.to_owned(), &name).await?;
+    let made = export::for_transfer(shelf, &tenant, &key, recipient.to_owned(), &name).await;
+    let noted = match made {
+        Ok((_, sha256)) => {
+            let end = LogEnd { sequence: end.0, hash: end.1 };
+            note_archive(state, &transfer, recipient, &sha256, &end).await
+        }
+        Err(error) => Err(error),
+    };
+    if let Err(error) = noted {
+        // Whoever has called it off meanwhile has taken away what there was of the archive then, not what came after.
+        // Somebody else's recipient has an archive of the same name, which stays.
+        let now = find(state, id).await?;
+        if !now.is_some_and(|now| now.id == transfer.id && now.stage == TransferStage::Leaving) {
+            tokio::task::block_in_place(|| shelf.forget_transfer(&name));
+        }
+        return Err(error);
+    }
+    require(state, id).await
+}
+
+/// What was made of a departure that still goes on.
+async fn note_archive(
+    state: &DeploymentState,
+    transfer: &Transfer,
+    recipient: &str,
+    sha256: &str,
+    end: &LogEnd,
+) -> Result<()> {
     state
         .catalog
         .write(|db| {
-            let open = transfers::open_of(db, id, DEPARTURE)?;
+            let open = transfers::open_of(db, transfer.organization_id, DEPARTURE)?;
             // It may have been called off, or somebody else was faster with another recipient.
             let is_same = |open: &Transfer| {
                 open.id == transfer.id
@@ -230,10 +257,9 @@ pub async fn leave(state: &DeploymentState, id: OrganizationId, to: &Recipient<'
             if !open.as_ref().is_some_and(is_same) {
                 return Err(Error::new(&codes::TRANSFER_STATE));
             }
-            transfers::set_archive(db, transfer.id, &sha256, &LogEnd { sequence: end.0, hash: end.1 })
+            transfers::set_archive(db, transfer.id, sha256, end)
         })
-        .await?;
-    require(state, id).await
+        .await
 }
 
 /// Where the archive lies.

@@ -45,7 +45,7 @@ struct ArrivalBody {
     /// `cancelled`: nothing of it is here, and never will be.
     state: &'static str,
     from: String,
-    /// What its file is to be here; the departure is told it before it leaves.
+    /// What its file is here, or is to be; the departure is told it before it leaves.
     encryption: Encryption,
     /// Whom the archive is to be sealed for (age).
     recipient: Option<String>,
@@ -62,23 +62,30 @@ struct ArrivalBody {
 }
 
 impl ArrivalBody {
-    fn of(state: &DeploymentState, transfer: Transfer) -> Self {
+    async fn of(state: &DeploymentState, transfer: Transfer) -> Result<Self> {
         let (waiver_sha256, waiver) = arrival::waiver(state, &transfer);
-        Self {
+        let is_encrypted = match transfer.stage {
+            // The file is what it is; an arrival that was found again by its file alone was told nothing.
+            TransferStage::Arrived | TransferStage::Active => {
+                state.tenants.is_encrypted(transfer.organization_id).await?
+            }
+            _ => transfer.encrypted,
+        };
+        Ok(Self {
             object: ArrivalObject,
             id: transfer.id,
             organization_id: transfer.organization_id,
             slug: transfer.slug,
             state: transfer.stage.as_str(),
             from: transfer.peer,
-            encryption: Encryption::of_file(transfer.encrypted),
+            encryption: Encryption::of_file(is_encrypted),
             recipient: transfer.recipient,
             archive_sha256: transfer.archive_sha256,
             audit: transfer.log_end.map(head_of),
             waiver_sha256,
             waiver,
             created_at: transfer.created_at,
-        }
+        })
     }
 }
 
@@ -137,7 +144,8 @@ impl PutArrival {
 /// Prepare an arrival
 ///
 /// Refused if its id, slug, external id or a host is not free here, or there is no room for it; then nothing has happened on either side. Makes a
-/// key for this one transfer. The same again gives the same arrival. Only for operators.
+/// key for this one transfer. The same again gives the same arrival; one that is `prepared` for `columns` may still be told
+/// `file`. Only for operators.
 #[utoipa::path(
     put, path = "/v1/arrivals/{transfer}", tag = "Moving",
     security(("api_key" = ["organizations:write"])),
@@ -157,7 +165,7 @@ async fn put_arrival(
 ) -> Answer {
     let announced = body.check(path.id()?)?;
     let transfer = arrival::prepare(&state, announced, &by_caller(&info, &caller)).await?;
-    Ok(reply::json(200, &ArrivalBody::of(&state, transfer)))
+    Ok(reply::json(200, &ArrivalBody::of(&state, transfer).await?))
 }
 
 /// Get an arrival
@@ -174,7 +182,7 @@ async fn get_arrival(
     _caller: Operator<scope::OrganizationsRead>,
     Path(path): Path<TransferPath>,
 ) -> Answer {
-    Ok(reply::json(200, &ArrivalBody::of(&state, arrival::require(&state, path.id()?).await?)))
+    Ok(reply::json(200, &ArrivalBody::of(&state, arrival::require(&state, path.id()?).await?).await?))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -210,7 +218,7 @@ async fn delete_arrival(
     Query(query): Query<CancelQuery>,
 ) -> Answer {
     let transfer = arrival::cancel(&state, path.id()?, query.give_up, &by_caller(&info, &caller)).await?;
-    Ok(reply::json(200, &ArrivalBody::of(&state, transfer)))
+    Ok(reply::json(200, &ArrivalBody::of(&state, transfer).await?))
 }
 
 #[derive(Deserialize, utoipa::IntoParams)]
@@ -251,7 +259,7 @@ async fn upload_arrival(
     // Before anything is received.
     let known = arrival::require(&state, id).await?;
     if known.stage == TransferStage::Arrived || known.stage == TransferStage::Active {
-        return Ok(reply::json(200, &ArrivalBody::of(&state, known)));
+        return Ok(reply::json(200, &ArrivalBody::of(&state, known).await?));
     }
     let upload = save(&state, &headers, body).await?;
     let path = upload.archive();
@@ -263,7 +271,7 @@ async fn upload_arrival(
         return Err(Error::new(&codes::TRANSFER_MISMATCH).detail(detail).into());
     }
     let transfer = arrival::receive(&state, id, upload, sha256, &by_caller(&info, &caller)).await?;
-    Ok(reply::json(200, &ArrivalBody::of(&state, transfer)))
+    Ok(reply::json(200, &ArrivalBody::of(&state, transfer).await?))
 }
 
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -297,5 +305,5 @@ async fn activate_arrival(
     Json(body): Json<ActivateArrival>,
 ) -> Answer {
     let transfer = arrival::activate(&state, path.id()?, &body.proof, &by_caller(&info, &caller)).await?;
-    Ok(reply::json(200, &ArrivalBody::of(&state, transfer)))
+    Ok(reply::json(200, &ArrivalBody::of(&state, transfer).await?))
 }
