@@ -199,7 +199,7 @@ pub fn memory() -> Vec<Line> {
     assert_eq!(Operator::new(&server, &key).open_files(), slugs.len() as u64);
     let each = |after: (u64, usize)| {
         let memory = after.0.saturating_sub(before.0) / ORGANIZATIONS as u64;
-        let descriptors = (after.1 - before.1) as f64 / ORGANIZATIONS as f64;
+        let descriptors = (after.1 as f64 - before.1 as f64).max(0.0) / ORGANIZATIONS as f64;
         format!("{}, {descriptors:.1} descriptors", kib(memory))
     };
     vec![

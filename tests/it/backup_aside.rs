@@ -109,13 +109,8 @@ async fn what_is_set_aside_waits_without_trying_says_why_and_is_shipped_when_it_
 
 /// Where the store is new, one that is set aside keeps nobody from knowing that the others are there, and is shipped
 /// as a whole when it is released.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_new_store_is_complete_without_what_is_set_aside() {
-    let directory = tempfile::tempdir().unwrap();
-    let replica = directory.path().join("replica");
-    let mut world = World::new().await;
-    let id = world.organization("acme").await;
-    world.operator().put("/v1/organizations/acme/quarantine", &json!({"reason": "looks odd"})).await.expect(200);
+/// Starts anew with a backup, and waits until everything else is there.
+async fn begin_copies(world: &mut World, replica: &Path) {
     world.set("BULKHEAD_BACKUP_URL", &format!("file://{}", replica.display()));
     world.set("BULKHEAD_BACKUP_DELAY_MILLISECONDS", "10");
     world.while_stopped(|_| ()).await;
@@ -126,6 +121,16 @@ async fn a_new_store_is_complete_without_what_is_set_aside() {
         })
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_store_is_complete_without_what_is_set_aside() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = directory.path().join("replica");
+    let mut world = World::new().await;
+    let id = world.organization("acme").await;
+    world.operator().put("/v1/organizations/acme/quarantine", &json!({"reason": "looks odd"})).await.expect(200);
+    begin_copies(&mut world, &replica).await;
     assert!(backup_of(&world, "acme").await["oldest"].is_null());
     // Not even a start between makes anybody forget it.
     world.while_stopped(|_| ()).await;
@@ -144,16 +149,7 @@ async fn what_is_released_while_the_store_is_away_is_shipped_by_the_next_start()
     world.operator().put("/v1/organizations/acme/quarantine", &json!({"reason": "looks odd"})).await.expect(200);
     // Those that were made lately are looked at by every start.
     world.clock.advance(Duration::from_secs(3 * 24 * 3600));
-    world.set("BULKHEAD_BACKUP_URL", &format!("file://{}", replica.display()));
-    world.set("BULKHEAD_BACKUP_DELAY_MILLISECONDS", "10");
-    world.while_stopped(|_| ()).await;
-    let standing = world.data_dir().join("backup.json");
-    until("the store has everything else", async || {
-        fs::read(&standing).is_ok_and(|bytes| {
-            serde_json::from_slice::<Value>(&bytes).is_ok_and(|standing| standing["complete"] == true)
-        })
-    })
-    .await;
+    begin_copies(&mut world, &replica).await;
     fs::rename(&replica, &away).unwrap();
     fs::write(&replica, "no folder").unwrap();
     world.operator().delete("/v1/organizations/acme/quarantine").await.expect(204);

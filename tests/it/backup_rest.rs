@@ -43,19 +43,25 @@ async fn shipped(world: &World) {
     tokio::time::sleep(Duration::from_millis(200)).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_organization_at_rest_loses_its_old_copies_and_not_its_state() {
-    let directory = tempfile::tempdir().unwrap();
-    let replica = directory.path().join("replica");
+/// One organization, of which a snapshot is made every day and kept for two.
+async fn kept_for_two_days(replica: &Path) -> (World, OrganizationId) {
     let url = format!("file://{}", replica.display());
-    let mut world = World::with(&[
+    let world = World::with(&[
         ("BULKHEAD_BACKUP_URL", &url),
         ("BULKHEAD_BACKUP_DELAY_MILLISECONDS", "10"),
         ("BULKHEAD_BACKUP_SNAPSHOT_HOURS", "24"),
         ("BULKHEAD_BACKUP_RETENTION_HOURS", "48"),
     ])
     .await;
-    let id: OrganizationId = world.organization("acme").await.parse().unwrap();
+    let id = world.organization("acme").await.parse().unwrap();
+    (world, id)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organization_at_rest_loses_its_old_copies_and_not_its_state() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = directory.path().join("replica");
+    let (mut world, id) = kept_for_two_days(&replica).await;
     let copy: PathBuf = replica.join(Source::Organization(id).path());
     let rename = async |world: &World, name: &str| {
         let done = world.operator().patch("/v1/organizations/acme", &json!({ "name": name })).await;
@@ -108,15 +114,7 @@ async fn an_organization_at_rest_loses_its_old_copies_and_not_its_state() {
 async fn what_a_clock_that_was_far_ahead_has_left_heals() {
     let directory = tempfile::tempdir().unwrap();
     let replica = directory.path().join("replica");
-    let url = format!("file://{}", replica.display());
-    let mut world = World::with(&[
-        ("BULKHEAD_BACKUP_URL", &url),
-        ("BULKHEAD_BACKUP_DELAY_MILLISECONDS", "10"),
-        ("BULKHEAD_BACKUP_SNAPSHOT_HOURS", "24"),
-        ("BULKHEAD_BACKUP_RETENTION_HOURS", "48"),
-    ])
-    .await;
-    let id: OrganizationId = world.organization("acme").await.parse().unwrap();
+    let (mut world, id) = kept_for_two_days(&replica).await;
     let copy: PathBuf = replica.join(Source::Organization(id).path());
     let rename = async |world: &World, name: &str| {
         world.operator().patch("/v1/organizations/acme", &json!({ "name": name })).await.expect(200);

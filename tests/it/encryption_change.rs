@@ -483,7 +483,7 @@ mod with {
         fs::rename(copies.path(), &away).unwrap();
         fs::write(copies.path(), "in the way").unwrap();
         let refused = world.operator().put(PATH, &json!({"encryption": "file"})).await;
-        refused.expect_problem(503, "backup_unavailable");
+        refused.expect_problem(503, "backup_refused");
         assert!(versions(&world).is_empty());
         let back = || {
             fs::remove_file(copies.path()).unwrap();
@@ -498,11 +498,7 @@ mod with {
         fs::write(copies.path(), "in the way").unwrap();
         encryption::carry_out(&state, organization).await;
         let found = world.operator().get(PATH).await.expect(200).json();
-        assert_eq!(
-            (&found["state"], &found["failure"]),
-            (&json!("rewriting"), &json!("backup_unavailable")),
-            "{found}"
-        );
+        assert_eq!((&found["state"], &found["failure"]), (&json!("rewriting"), &json!("backup_refused")), "{found}");
         // It is in use meanwhile.
         world.member("acme", "meanwhile@acme.test").await;
         back();
