@@ -34,14 +34,13 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 pub use dirty::Dirty;
-pub use overwrite::Overwriter;
 pub use standing::{Adopted, Adoption, Ownership, adopt, is_ours, leave, was_backed_up};
 pub use state::Progress;
 
 pub use crate::ltx::Txid;
 pub use crate::replica::{Destroyed, Gap, History, Item, Point, Restored, Target};
 
-use crate::base::{Clock, Error, OrganizationId, Result, codes};
+use crate::base::{Clock, Error, OrganizationId, Result, Turns, codes};
 use crate::catalog::{Catalog, Directory};
 use crate::keyring::Keyring;
 use crate::replica::{self, Replica, Rules, Store};
@@ -162,8 +161,8 @@ struct Inner {
     urgent_hands: Semaphore,
     /// Those who wait until something is at the store.
     lines: Mutex<confirm::Lines>,
-    /// Those who fold a WAL because somebody waits for that.
-    folding: Mutex<overwrite::Turns>,
+    /// Those who fold a WAL because somebody waits for that: one at a time of each database.
+    folding: Turns<Source>,
     /// When those that rest are looked at again.
     due: due::Due,
     /// What is known of what was written to lately.
@@ -196,7 +195,7 @@ impl Backups {
             hands,
             urgent_hands: Semaphore::new(URGENT),
             lines: Mutex::default(),
-            folding: Mutex::default(),
+            folding: Turns::default(),
             due: due::Due::load(scratch),
             states: States::default(),
             store_rests: Mutex::default(),

@@ -3,9 +3,7 @@
 //! A WAL is folded by whoever ships it, when the database rests: half a minute later, or longer where the store does not
 //! answer. That is too long to say of a person that they are erased.
 
-use std::collections::HashMap;
-use std::pin::Pin;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
@@ -13,17 +11,11 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::capture::fold;
 use super::rounds::{note_failure, ship_in, unreadable};
 use super::{Backups, Inner, Source};
-use crate::base::OrganizationId;
 use crate::replica;
+use crate::tenants::Fold;
 
 /// Between two tries while somebody reads in the WAL.
 const PAUSE: Duration = Duration::from_millis(50);
-
-/// Folds the WAL of one organization; tells whether that is done.
-pub type Overwriter = Box<dyn Fn(OrganizationId) -> Pin<Box<dyn Future<Output = bool> + Send>> + Send + Sync>;
-
-/// Whose turn it is, by what is folded: one at a time folds a database, and those who come meanwhile wait for that.
-pub(super) type Turns = HashMap<Source, Weak<tokio::sync::Mutex<()>>>;
 
 impl Backups {
     /// Ships what was committed before the call, and folds the WAL: what was deleted is then neither in the file nor
@@ -38,7 +30,7 @@ impl Backups {
         let inner = Arc::clone(&self.0);
         // What was shipped is noted also if nobody waits any more.
         let work = tokio::spawn(async move {
-            let turn = inner.turn_to_fold(source);
+            let turn = inner.folding.of(source);
             let Ok(_turn) = timeout_at(deadline, turn.lock()).await else { return false };
             fold_now(&inner, source, deadline).await.unwrap_or_else(|error| {
                 note_failure(&inner, source, &error, 1);
@@ -50,7 +42,7 @@ impl Backups {
 
     /// The same for whoever knows nothing of backups, and keeps none alive.
     #[must_use]
-    pub fn overwriter(&self) -> Overwriter {
+    pub fn overwriter(&self) -> Fold {
         let inner = Arc::downgrade(&self.0);
         Box::new(move |id| {
             let inner = inner.clone();
@@ -59,19 +51,6 @@ impl Backups {
                 Self(inner).overwrite(Source::Organization(id)).await
             })
         })
-    }
-}
-
-impl Inner {
-    fn turn_to_fold(&self, source: Source) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.folding.lock().unwrap_or_else(PoisonError::into_inner);
-        turns.retain(|_, turn| turn.strong_count() > 0);
-        if let Some(turn) = turns.get(&source).and_then(Weak::upgrade) {
-            return turn;
-        }
-        let turn = Arc::default();
-        turns.insert(source, Arc::downgrade(&turn));
-        turn
     }
 }
 

@@ -18,6 +18,7 @@ pub mod secret;
 pub mod slug;
 pub mod text;
 pub mod time;
+pub mod turns;
 
 pub use credential::{Credential, CredentialKind};
 pub use email::Email;
@@ -34,3 +35,4 @@ pub use scope::Scope;
 pub use secret::Secret;
 pub use slug::{ExternalId, Slug};
 pub use time::{Clock, Timestamp};
+pub use turns::Turns;

@@ -16,13 +16,12 @@ pub mod provider;
 mod store;
 mod versions;
 
-use std::collections::HashMap;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Clock, Error, OrganizationId, Result, Timestamp, codes};
+use crate::base::{Clock, Error, OrganizationId, Result, Timestamp, Turns, codes};
 use crate::crypto::{DataKey, DataKeys, hash};
 use crate::sqlite::{Backup, Database, KeyringDb, Opening, Still, bytes_of_new};
 
@@ -67,7 +66,7 @@ struct Inner {
     /// Keys that were unwrapped lately; whatever is destroyed leaves it as well.
     known: Known,
     /// Held by whoever reads, replaces or destroys the keys of one organization.
-    turns: Mutex<HashMap<OrganizationId, Weak<tokio::sync::Mutex<()>>>>,
+    turns: Turns<OrganizationId>,
     /// Shared by whoever wraps a new key, and held by whoever takes a master key out of its file.
     wrapping: tokio::sync::RwLock<()>,
 }
@@ -93,7 +92,7 @@ impl Keyring {
         let database = Database::open(opening)?;
         let known = Known::new(settings.cached, settings.remember);
         let providers = Providers::new(settings, clock);
-        let (turns, wrapping) = (Mutex::default(), tokio::sync::RwLock::default());
+        let (turns, wrapping) = (Turns::default(), tokio::sync::RwLock::default());
         Ok(Self(Arc::new(Inner { database, providers, known, turns, wrapping })))
     }
 
@@ -235,16 +234,7 @@ impl Keyring {
 
     /// Whoever reads, replaces or destroys the keys of one organization takes turns.
     fn turn(&self, organization: OrganizationId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.0.turns.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(turn) = turns.get(&organization).and_then(Weak::upgrade) {
-            return turn;
-        }
-        if turns.len() >= 1024 {
-            turns.retain(|_, turn| turn.strong_count() > 0);
-        }
-        let turn = Arc::new(tokio::sync::Mutex::new(()));
-        turns.insert(organization, Arc::downgrade(&turn));
-        turn
+        self.0.turns.of(organization)
     }
 
     fn now(&self) -> Timestamp {

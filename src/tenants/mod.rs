@@ -29,6 +29,7 @@ pub use gate::{ARRIVING, DEPARTED, DEPARTING, FROZEN, Shut, last_word};
 pub use hold::{Held, KeptFile};
 pub use look::{Depth, Look, Names, Seen, Standing, file_in, look_at, shards, standing_in};
 pub use open_files::{Limits, Occasion, Tenants};
+pub use overwrite::Fold;
 pub use recast::{Ready, Recast};
 pub use relocate::Copied;
 pub use tenant::Tenant;

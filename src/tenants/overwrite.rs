@@ -16,7 +16,8 @@ const TRIES: u32 = 60;
 const PAUSE: Duration = Duration::from_millis(50);
 
 type Folding = Pin<Box<dyn Future<Output = bool> + Send>>;
-type Fold = Box<dyn Fn(OrganizationId) -> Folding + Send + Sync>;
+/// Folds the WAL of one organization; tells whether that is done.
+pub type Fold = Box<dyn Fn(OrganizationId) -> Folding + Send + Sync>;
 
 /// Whoever folds the WALs of files that are backed up; asked for one, it tells whether that is folded.
 #[derive(Clone, Default)]
@@ -24,8 +25,8 @@ pub(super) struct Folder(Arc<OnceLock<Fold>>);
 
 impl Tenants {
     /// From now on whoever wants a WAL folded at once asks there, since a backup has to read it first.
-    pub fn overwrite_by(&self, folder: impl Fn(OrganizationId) -> Folding + Send + Sync + 'static) {
-        let _ = self.0.folder.0.set(Box::new(folder));
+    pub fn overwrite_by(&self, fold: Fold) {
+        let _ = self.0.folder.0.set(fold);
     }
 }
 

@@ -33,7 +33,6 @@ impl Tenants {
                 if let Some(idle) = self.take_idle() {
                     // The next one may look for another meanwhile.
                     drop((hold_up, turn));
-                    metrics::counter!("bulkhead_organization_evictions_total").increment(1);
                     return Ok(Room::Taken(Box::new(idle)));
                 }
                 sleep(LOOK).await;
@@ -62,7 +61,6 @@ impl Tenants {
             tokio::task::block_in_place(|| {
                 while free(&closing.0) < spare {
                     let Some(idle) = closing.0.take_idle() else { break };
-                    metrics::counter!("bulkhead_organization_evictions_total").increment(1);
                     drop(idle.close());
                 }
             });
@@ -79,7 +77,8 @@ impl Tenants {
         };
         let id = files.slots.iter().rev().find_map(|(id, slot)| idle(slot).then_some(*id))?;
         let tenant = Arc::into_inner(files.slots.pop(&id)?)?.into_inner()?;
-        Arc::into_inner(tenant.0)
+        let evicted = |_: &Open| metrics::counter!("bulkhead_organization_evictions_total").increment(1);
+        Arc::into_inner(tenant.0).inspect(evicted)
     }
 
     /// Every file is in use, one request for it after the other without a gap. The newcomers of one wait a

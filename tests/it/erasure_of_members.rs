@@ -77,9 +77,8 @@ async fn nothing_of_the_member_is_left_and_the_log_is_whole() {
     assert_eq!(verification(&world, "acme").await["intact"], true);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_last_owner_stays_and_mail_on_its_way_goes() {
-    // Nobody takes the mail.
+/// With one organization, whose mails wait.
+async fn where_nobody_takes_the_mail() -> World {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
     let world = World::with(&[
         ("BULKHEAD_MAIL_TRANSPORT", "smtp"),
@@ -90,6 +89,12 @@ async fn the_last_owner_stays_and_mail_on_its_way_goes() {
     ])
     .await;
     world.organization("acme").await;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_owner_stays_and_mail_on_its_way_goes() {
+    let world = where_nobody_takes_the_mail().await;
     let at = "/v1/organizations/acme/members";
     let owner = world.operator().get(at).await.expect(200).json()["data"][0]["id"].as_str().unwrap().to_owned();
     world.operator().put(&format!("{at}/{owner}/erasure"), &json!({})).await.expect_problem(409, "last_owner");
@@ -176,17 +181,7 @@ async fn a_member_who_was_deleted_first_is_erased_all_the_same() {
 /// An address is a name that can be given to somebody else.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_has_the_address_of_one_who_is_erased_keeps_what_is_theirs() {
-    // Nobody takes the mail.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
-    let world = World::with(&[
-        ("BULKHEAD_MAIL_TRANSPORT", "smtp"),
-        ("BULKHEAD_MAIL_FROM", "no-reply@localhost.test"),
-        ("BULKHEAD_MAIL_SMTP_HOST", "127.0.0.1"),
-        ("BULKHEAD_MAIL_SMTP_PORT", &port),
-        ("BULKHEAD_MAIL_SMTP_TLS", "none"),
-    ])
-    .await;
-    world.organization("acme").await;
+    let world = where_nobody_takes_the_mail().await;
     let (operator, at) = (world.operator(), "/v1/organizations/acme/members");
     let body = json!({"email": ADA, "password": PASSWORD});
     let [hers, theirs] = ["hers", "theirs"].map(|key| operator.clone().with_header("idempotency-key", key));

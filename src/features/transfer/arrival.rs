@@ -52,7 +52,7 @@ pub async fn prepare(state: &DeploymentState, announced: Announced, by: &By) -> 
         state.tenants.require_room_for(announced.bytes.unwrap_or(0).saturating_mul(3))?;
     }
     let is_plain_so_far = |known: &Transfer| known.stage == TransferStage::Prepared && !known.encrypted;
-    let turn = state.arrivals.turn(announced.transfer);
+    let turn = state.arrivals.of(announced.transfer);
     let _turn = if announced.encryption == Encryption::File && known.as_ref().is_none_or(is_plain_so_far) {
         state.tenants.require_encryption()?;
         // What is just being taken in becomes what was agreed upon before.
@@ -121,7 +121,7 @@ pub async fn receive(
     by: &By,
 ) -> Result<Transfer> {
     // Whoever calls it off meanwhile waits for the end of this, and then throws away what it has made.
-    let turn = state.arrivals.turn(id);
+    let turn = state.arrivals.of(id);
     let _turn = turn.lock().await;
     let transfer = require(state, id).await?;
     match transfer.stage {
@@ -172,7 +172,7 @@ pub async fn receive(
 
 /// Serves it, once the other side has proven that it does not any more. The same again changes nothing.
 pub async fn activate(state: &DeploymentState, id: TransferId, proof: &str, by: &By) -> Result<Transfer> {
-    let turn = state.arrivals.turn(id);
+    let turn = state.arrivals.of(id);
     let _turn = turn.lock().await;
     let transfer = require(state, id).await?;
     let organization = transfer.organization_id;
@@ -227,7 +227,7 @@ pub async fn activate(state: &DeploymentState, id: TransferId, proof: &str, by: 
 /// whoever wants that says so (`give_up`). From here on it is never served here, and the waiver says that to the other
 /// side, which can take it back.
 pub async fn cancel(state: &DeploymentState, id: TransferId, give_up: bool, by: &By) -> Result<Transfer> {
-    let turn = state.arrivals.turn(id);
+    let turn = state.arrivals.of(id);
     let _turn = turn.lock().await;
     let transfer = require(state, id).await?;
     let organization = transfer.organization_id;

@@ -15,37 +15,13 @@ pub mod http;
 pub mod proof;
 mod waiver;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
-
-use crate::base::{Result, TransferId};
+use crate::base::{Result, TransferId, Turns};
 use crate::crypto::{Algorithm, SigningKey};
 use crate::features::DeploymentState;
 use crate::features::signing_key::Holder;
 
-/// How many turns are remembered before those that nobody waits for are forgotten.
-const MANY: usize = 256;
-
-/// One step of an arrival at a time: what is being taken in is not thrown away beside it. Cheap to clone.
-#[derive(Clone, Default)]
-pub struct Desk(Arc<Mutex<Turns>>);
-
-type Turns = HashMap<TransferId, Weak<tokio::sync::Mutex<()>>>;
-
-impl Desk {
-    fn turn(&self, id: TransferId) -> Arc<tokio::sync::Mutex<()>> {
-        let mut turns = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(turn) = turns.get(&id).and_then(Weak::upgrade) {
-            return turn;
-        }
-        if turns.len() >= MANY {
-            turns.retain(|_, turn| turn.strong_count() > 0);
-        }
-        let turn = Arc::default();
-        turns.insert(id, Arc::downgrade(&turn));
-        turn
-    }
-}
+/// One step of an arrival at a time: what is being taken in is not thrown away beside it.
+pub type Desk = Turns<TransferId>;
 
 /// Before the first request: what has left takes no writes, and what was called off is cleared up.
 pub async fn recover(state: &DeploymentState) -> Result<()> {
