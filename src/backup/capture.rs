@@ -168,8 +168,10 @@ fn header_of(still: &Still<'_>, txid: Txid, now: Timestamp) -> Result<Header> {
     })
 }
 
-/// Page by page into the scratch.
+/// Page by page into the scratch. Never of a damaged file: what was shipped before can be had back, and could not if
+/// this were the newest beginning.
 fn encode(still: &Still<'_>, header: Header, way: Way<'_>) -> Result<Body> {
+    still.require_whole()?;
     let mut encoder = Encoder::new(Scratch::new(way.scratch), header).map_err(unreadable)?;
     if still.is_ciphertext() {
         each_page_as_it_stands(still, header, |pgno, page| encoder.page_of_image(pgno, page).map_err(unreadable))?;

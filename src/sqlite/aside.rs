@@ -23,6 +23,11 @@ pub struct Examination {
 /// The most lines of each kind: whoever reads them needs to know what is wrong, not where everywhere.
 const MOST: usize = 20;
 
+/// A look at every page.
+const QUICK: &str = "PRAGMA quick_check(20)";
+/// And at every index, whether it fits its table.
+const FULL: &str = "PRAGMA integrity_check(20)";
+
 /// A connection for one look at a file that nobody has open, or that others have.
 pub struct Aside<K: Kind> {
     connection: Connection,
@@ -70,11 +75,7 @@ impl<K: Kind> Database<K> {
 }
 
 fn examine(connection: &Connection, full: bool) -> Result<Examination> {
-    let pragma = if full { "PRAGMA integrity_check(20)" } else { "PRAGMA quick_check(20)" };
-    let mut damage = lines(connection, pragma, |row| row.get(0)).or_else(damage_met)?;
-    if damage == ["ok"] {
-        damage.clear();
-    }
+    let mut damage = damage_met_by(connection, if full { FULL } else { QUICK })?;
     let describe = |row: &rusqlite::Row<'_>| {
         Ok(format!("{} -> {}", row.get::<_, String>("table")?, row.get::<_, String>("parent")?))
     };
@@ -88,6 +89,24 @@ fn examine(connection: &Connection, full: bool) -> Result<Examination> {
         Vec::new()
     };
     Ok(Examination { damage, dangling })
+}
+
+/// What is wrong with the pages, in the words of SQLite.
+pub(super) fn damage_in(connection: &Connection) -> Result<Vec<String>> {
+    damage_met_by(connection, QUICK)
+}
+
+/// The pages in a file of ciphertext that nobody has encrypted as they stand there, whatever is in the WAL.
+pub(super) fn forgeries_in(connection: &Connection) -> Result<Vec<String>> {
+    damage_met_by(connection, "PRAGMA cipher_integrity_check")
+}
+
+fn damage_met_by(connection: &Connection, pragma: &'static str) -> Result<Vec<String>> {
+    let mut damage = lines(connection, pragma, |row| row.get(0)).or_else(damage_met)?;
+    if damage == ["ok"] {
+        damage.clear();
+    }
+    Ok(damage)
 }
 
 /// A page that cannot even be walked ends the check with an error: that is its finding.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::aside::{damage_in, forgeries_in};
 use super::cipher;
 use super::database::Database;
 use super::handle::Kind;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, codes};
 
 /// The file as it is after one transaction and before the next: nothing is written and nothing is folded while
 /// this exists.
@@ -63,6 +64,22 @@ impl Still<'_> {
     /// A page as it stands in the file: what has been folded, and nothing of the WAL.
     pub fn stored_page(&self, pgno: u32, page: &mut [u8]) -> Result<()> {
         cipher::read_page(self.connection, pgno, page)
+    }
+
+    /// Refuses a file that is damaged: no copy of it is one to go back to.
+    pub fn require_whole(&self) -> Result<()> {
+        let mut damage = damage_in(self.connection)?;
+        // Of ciphertext the file itself is copied, whatever a connection remembers of it. Where the WAL has more, it
+        // may hold the very page that a crash has torn in the file.
+        if damage.is_empty() && self.is_ciphertext() && self.is_folded() {
+            damage = forgeries_in(self.connection)?;
+        }
+        match damage.first() {
+            Some(found) => {
+                Err(Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(format!("the file is damaged: {found}")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Every page as it is now, with what is in the WAL, one after the other: the file may be larger than the memory.

@@ -154,3 +154,48 @@ async fn a_new_store_is_not_waited_for_by_what_was_erased_before_it_had_a_copy()
     .await;
     assert!(room.direct.list_all().await.unwrap().is_empty());
 }
+
+/// Whatever happens to the file itself, what was shipped of it before can still be had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_a_damaged_file_no_snapshot_is_made() {
+    let second = Duration::from_secs(1);
+    let hour = Duration::from_secs(3600);
+    let schedule = Schedule {
+        debounce: Duration::from_millis(1),
+        levels: [second, hour, hour],
+        snapshots: second,
+        ..Schedule::default()
+    };
+    let room = Room::new(Duration::from_secs(60), schedule).await;
+    tokio::spawn(room.backups.clone().run());
+    let snapshots = async || room.direct.list(bulkhead::replica::SNAPSHOT_LEVEL).await.unwrap().len();
+    room.rename("First").await;
+    room.confirm().await;
+    until("it rests, and has a snapshot", async || snapshots().await == 1).await;
+    let Source::Organization(id) = room.organization else { panic!("it is one of an organization") };
+    room.world.app().state().tenants.let_go(id);
+    scribble_over(&room.world.data_dir().join(room.organization.path()), "refresh_token");
+    room.world.clock.advance(2 * second);
+    room.rename("Second").await;
+    room.confirm().await;
+    until("a snapshot is refused", async || {
+        let failed = room.backups.progress(room.organization).and_then(|progress| progress.last_error);
+        failed.is_some_and(|why| why.contains("the file is damaged"))
+    })
+    .await;
+    // What is committed goes on being shipped.
+    room.rename("Third").await;
+    room.confirm().await;
+    assert_eq!((room.at_the_store().await.as_str(), snapshots().await), ("Third", 1));
+}
+
+/// Over the root of a table, in a file that nobody has open.
+fn scribble_over(path: &std::path::Path, table: &str) {
+    let page: u64 = {
+        let connection = Connection::open(path).unwrap();
+        let root = "SELECT rootpage FROM sqlite_schema WHERE name = ?";
+        connection.query_row(root, [table], |row| row.get::<_, i64>(0)).unwrap().try_into().unwrap()
+    };
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xff; 4096], (page - 1) * 4096).unwrap();
+}
