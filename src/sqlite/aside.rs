@@ -55,6 +55,11 @@ impl<K: Kind> Aside<K> {
         work(&self.connection)
     }
 
+    /// What is wrong with the pages alone, in the words of SQLite; `full` compares every index with its table as well.
+    pub fn damage(&self, full: bool) -> Result<Vec<String>> {
+        damage_met_by(&self.connection, if full { FULL } else { QUICK })
+    }
+
     /// Looks at every page; `full` compares every index with its table as well.
     pub fn examine(&self, full: bool) -> Result<Examination> {
         examine(&self.connection, full)

@@ -43,7 +43,7 @@ pub use recast::{recast, salt_in};
 pub use rusqlite::types::Value;
 pub use rusqlite::{Row, params};
 pub use salvage::Salvaged;
-pub use snapshot::Private;
+pub use snapshot::{Content, Private};
 pub use still::{Still, beside, has_unread, mark_unread, remove_wal, unfolded};
 pub use untrusted::{Flaw, Untrusted};
 pub use values::unfit;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
@@ -63,6 +64,16 @@ pub(super) fn open_in_memory() -> Result<Connection> {
     let connection = Connection::open_in_memory()?;
     tune(&connection, Mode::Build)?;
     Ok(connection)
+}
+
+/// A database in memory that another connection can write to as long as this one is open, and the name it does so by.
+/// Nobody else knows that name, nor could in another process.
+pub(super) fn open_named_in_memory() -> Result<(String, Connection)> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    configure_library()?;
+    let name = format!("file:/copy-{}?vfs=memdb", NEXT.fetch_add(1, Ordering::Relaxed));
+    let connection = Connection::open(&name)?;
+    Ok((name, connection))
 }
 
 /// A database that is read into memory and stays as it is there; nothing where it ends early.

@@ -1,9 +1,10 @@
 //! A copy of a file that is in use, and files that nobody else knows.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader};
 use std::marker::PhantomData;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rusqlite::backup::{Backup, StepResult};
@@ -15,7 +16,7 @@ use super::cipher::{self, Salt};
 use super::compact::size;
 use super::database::Database;
 use super::handle::{Kind, Write};
-use super::open::{Mode, check_stamp, open, open_as, open_in_memory};
+use super::open::{Mode, check_stamp, open, open_as, open_in_memory, open_named_in_memory};
 use crate::base::{Error, Result, Timestamp, codes};
 
 /// Pages that are copied in one step.
@@ -26,6 +27,8 @@ const MOST_PAUSES: u32 = 1000;
 
 /// The largest copy that is held in memory instead of a file, where it is changed and read at half the cost.
 const IN_MEMORY: u64 = 16 << 20;
+/// What is read of a file at once.
+const PIECE: usize = 256 << 10;
 
 impl<K: Kind> Database<K> {
     /// A copy of the file as it is at one moment, to be changed before it is handed out; `None` if it is larger than
@@ -86,13 +89,14 @@ fn copy_pages(source: &Connection, target: &mut Connection) -> Result<()> {
 /// A copy that nobody else knows of, to be changed before it is handed out.
 pub struct Private<K: Kind> {
     connection: Connection,
+    is_in_memory: bool,
     kind: PhantomData<fn() -> K>,
 }
 
 impl<K: Kind> Private<K> {
     /// Opens a copy, and checks its stamp. Blocking, as all of this is.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::prepared(open(path, Mode::Build)?)
+        Self::prepared(open(path, Mode::Build)?, false)
     }
 
     fn of(path: &Path, scratch: &Path, most: u64) -> Result<Option<Self>> {
@@ -109,16 +113,19 @@ impl<K: Kind> Private<K> {
         }
         let mut target = open_in_memory()?;
         copy_pages(&source, &mut target)?;
-        Self::prepared(target).map(Some)
+        Self::prepared(target, true).map(Some)
     }
 
-    fn prepared(connection: Connection) -> Result<Self> {
+    fn prepared(connection: Connection, is_in_memory: bool) -> Result<Self> {
         check_stamp::<K>(&connection)?;
         // The copy is thrown away, and nothing of it but its rows is handed out: what is deleted in it need not be
-        // overwritten, and what is changed need not be folded back at the end. Indexes on digests are changed all over.
+        // overwritten, and what is changed need not be folded back at the end.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        connection.execute_batch("PRAGMA secure_delete=OFF; PRAGMA cache_size=-16384")?;
-        Ok(Self { connection, kind: PhantomData })
+        // Indexes on digests are changed all over. What is in memory is its own cache, and one that is made of it is
+        // written from its beginning to its end.
+        let cache = if is_in_memory { -1024 } else { -16384 };
+        connection.execute_batch(&format!("PRAGMA secure_delete=OFF; PRAGMA cache_size={cache}"))?;
+        Ok(Self { connection, is_in_memory, kind: PhantomData })
     }
 
     /// One transaction, as of `now`.
@@ -129,18 +136,81 @@ impl<K: Kind> Private<K> {
         Ok(value)
     }
 
-    /// Writes what is in it now, and nothing that was in it before, to one new file that any SQLite can open
-    /// without writing: no WAL, no free pages, no remains between the rows, and never ciphertext. It is not synced:
-    /// whoever keeps it, or what they make of it, sees to that.
+    /// What is in it now, and nothing that was in it before, as a database that any SQLite can open without writing:
+    /// no WAL, no free pages, no remains between the rows, and never ciphertext. What is in memory stays there; a file
+    /// becomes a new one at `scratch`, which must not exist.
+    pub fn content(self, scratch: &Path) -> Result<Content> {
+        if !self.is_in_memory {
+            self.finish(scratch)?;
+            return Ok(Content::File(scratch.to_owned()));
+        }
+        let (name, content) = open_named_in_memory()?;
+        self.compact_into(&name)?;
+        Ok(Content::Memory(content))
+    }
+
+    /// Writes the same to a new file. It is not synced: whoever keeps it, or what they make of it, sees to that.
     pub fn finish(self, to: &Path) -> Result<()> {
         create_private(to)?;
         if cipher::salt_of(&self.connection).is_some() {
             return cipher::export_under(&self.connection, to, None);
         }
+        self.compact_into(&to.as_os_str().to_string_lossy())
+    }
+
+    fn compact_into(&self, target: &str) -> Result<()> {
         self.connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 1)?;
-        self.connection.execute("VACUUM INTO ?", [to.as_os_str().to_string_lossy()])?;
+        self.connection.execute("VACUUM INTO ?", [target])?;
         Ok(())
     }
+}
+
+/// A whole database, to be read once.
+pub enum Content {
+    Memory(Connection),
+    File(PathBuf),
+}
+
+impl Content {
+    /// In bytes.
+    pub fn size(&self) -> Result<u64> {
+        match self {
+            Self::Memory(connection) => size(connection),
+            Self::File(path) => {
+                std::fs::metadata(path).map(|found| found.len()).map_err(|error| failed("cannot read", path, error))
+            }
+        }
+    }
+
+    /// From its first byte to its last.
+    pub fn each_piece(&self, mut visit: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
+        let path = match self {
+            Self::Memory(connection) => return each_page(connection, |_, page| visit(page)),
+            Self::File(path) => path,
+        };
+        let unreadable = |error| failed("cannot read", path, error);
+        let mut file = BufReader::with_capacity(PIECE, File::open(path).map_err(unreadable)?);
+        loop {
+            let piece = file.fill_buf().map_err(unreadable)?;
+            let count = piece.len();
+            if count == 0 {
+                return Ok(());
+            }
+            visit(piece)?;
+            file.consume(count);
+        }
+    }
+}
+
+/// Every page that a connection sees, one after the other: the database may be larger than the memory.
+pub(super) fn each_page(connection: &Connection, mut visit: impl FnMut(u32, &[u8]) -> Result<()>) -> Result<()> {
+    let mut statement = connection.prepare("SELECT pgno, data FROM sqlite_dbpage('main') ORDER BY pgno")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let page = row.get_ref(1)?.as_blob().map_err(|error| Error::internal("a page is no blob").source(error))?;
+        visit(row.get(0)?, page)?;
+    }
+    Ok(())
 }
 
 pub(super) fn create_private(path: &Path) -> Result<()> {
@@ -170,7 +240,8 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let template = bytes_of_new::<CatalogDb>(directory.path(), MIGRATIONS).unwrap();
         for (name, weight, is_large) in [("small", 1000, false), ("large", IN_MEMORY, true)] {
-            let [file, scratch, out] = ["", "-copy", "-out"].map(|end| directory.path().join(format!("{name}{end}")));
+            let [file, scratch, beside, out] =
+                ["", "-copy", "-beside", "-out"].map(|end| directory.path().join(format!("{name}{end}")));
             build::<CatalogDb, _>(&file, &template, NOW, |db| {
                 db.execute("INSERT INTO thing VALUES ('needle', NULL)", [])?;
                 let half = [(weight / 2).cast_signed()];
@@ -184,10 +255,19 @@ mod tests {
             let copy = Private::<CatalogDb>::of(&file, &scratch, size).unwrap().unwrap();
             assert_eq!(scratch.exists(), is_large);
             copy.write(NOW, |db| db.execute("DELETE FROM thing WHERE word = 'needle'", [])).unwrap();
-            copy.finish(&out).unwrap();
+            let content = copy.content(&beside).unwrap();
+            assert_eq!(beside.exists(), is_large);
+            let mut bytes = Vec::new();
+            content
+                .each_piece(|piece| {
+                    bytes.extend_from_slice(piece);
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!(content.size().unwrap(), bytes.len() as u64);
+            std::fs::write(&out, &bytes).unwrap();
 
             assert_eq!((words(&file), words(&out)), (3, 2));
-            let bytes = std::fs::read(&out).unwrap();
             assert!(!bytes.windows(6).any(|window| window == b"needle"));
             // Not in WAL mode: it can be read where nothing can be written.
             assert_eq!((&bytes[..16], &bytes[18..21]), (b"SQLite format 3\0".as_slice(), [1, 1, 0].as_slice()));

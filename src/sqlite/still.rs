@@ -9,6 +9,7 @@ use super::aside::{damage_in, forgeries_in};
 use super::cipher;
 use super::database::Database;
 use super::handle::Kind;
+use super::snapshot;
 use crate::base::{Error, Result, codes};
 
 /// The file as it is after one transaction and before the next: nothing is written and nothing is folded while
@@ -82,16 +83,9 @@ impl Still<'_> {
         }
     }
 
-    /// Every page as it is now, with what is in the WAL, one after the other: the file may be larger than the memory.
-    /// Of ciphertext, they come deciphered.
-    pub fn each_page(&self, mut visit: impl FnMut(u32, &[u8]) -> Result<()>) -> Result<()> {
-        let mut statement = self.connection.prepare("SELECT pgno, data FROM sqlite_dbpage('main') ORDER BY pgno")?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            let page = row.get_ref(1)?.as_blob().map_err(|error| Error::internal("a page is no blob").source(error))?;
-            visit(row.get(0)?, page)?;
-        }
-        Ok(())
+    /// Every page as it is now, with what is in the WAL. Of ciphertext, they come deciphered.
+    pub fn each_page(&self, visit: impl FnMut(u32, &[u8]) -> Result<()>) -> Result<()> {
+        snapshot::each_page(self.connection, visit)
     }
 
     /// Folds the WAL into the file, for whoever has read all of it. The next write begins a new WAL, also where

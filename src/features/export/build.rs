@@ -1,13 +1,14 @@
 //! Making an archive: a snapshot, stripped; a manifest, signed; one compressed file.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{BufReader, Read, Write};
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
+use super::digest::{Beside, Digested, digest_of};
 use super::format::{
     AuditHead, DATABASE, FORMAT, FileDigest, MANIFEST, Manifest, Named, README, SECRETS, SECRETS_FORMAT, SIGNATURE,
     SIGNATURE_TYPE, Secrets, SecretsDocument, Signed, readme,
@@ -25,10 +26,10 @@ use crate::tenants::{MIGRATIONS, Tenant};
 /// Pages of SQLite hold digests, which cannot be compressed, and rows that resemble each other, for which any level
 /// will do: zstd's own default, 3, takes five times as long and saves one part in eleven.
 const LEVEL: i32 = -3;
-/// Threads that compress, behind the one that reads and digests; each has at the most a few pieces of 2 MiB.
+/// Threads that compress, behind the one that reads; each has at the most a few pieces.
 const HANDS: u32 = 2;
-/// What is read at once.
-const PIECE: usize = 256 << 10;
+/// What one of them compresses at once, in bytes: with zstd's own 2 MiB the last would work for long alone.
+const PIECE: u32 = 512 << 10;
 
 /// What an archive is made with.
 pub(super) struct Recipe<'a> {
@@ -38,15 +39,9 @@ pub(super) struct Recipe<'a> {
     pub most_bytes: u64,
 }
 
-/// The finished file.
-pub(super) struct Finished {
-    pub size: u64,
-    pub sha256: String,
-}
-
 /// Builds the archive at `target` with `workshop`, an empty private folder, for what lies between. Neither is left
 /// behind where it fails.
-pub(super) async fn build(tenant: &Tenant, recipe: &Recipe<'_>, workshop: &Path, target: &Path) -> Result<Finished> {
+pub(super) async fn build(tenant: &Tenant, recipe: &Recipe<'_>, workshop: &Path, target: &Path) -> Result<FileDigest> {
     let built = match tenant.private_copy(&workshop.join("copy.sqlite"), recipe.most_bytes).await {
         Ok(Some(copy)) => tokio::task::block_in_place(|| pack(copy, tenant.sealer(), recipe, workshop, target)),
         Ok(None) => Err(Error::new(&codes::EXPORT_TOO_LARGE)),
@@ -67,9 +62,9 @@ fn pack(
     recipe: &Recipe<'_>,
     workshop: &Path,
     target: &Path,
-) -> Result<Finished> {
-    let database = workshop.join(DATABASE);
-    let (inside, secrets) = strip(copy, sealer, recipe, &database)?;
+) -> Result<FileDigest> {
+    let (inside, secrets) = strip(&copy, sealer, recipe)?;
+    let content = copy.content(&workshop.join(DATABASE))?;
     let kind = match recipe.lock {
         None => Secrets::Omitted,
         Some(Lock::Passphrase(_)) => Secrets::Passphrase,
@@ -81,18 +76,19 @@ fn pack(
         files.insert(SECRETS.to_owned(), digest_of(secrets));
     }
 
-    let unreadable = |error| failed("cannot read", &database, error);
     let unwritten = |error| failed("cannot write", target, error);
     let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(target);
     let file = file.map_err(|error| failed("cannot make", target, error))?;
     let mut tar = tar::Builder::new(compressor(Digested::of(file)).map_err(unwritten)?);
     // First, because it is read only once: what the manifest says of it is known when it has been written.
-    let content = File::open(&database).map_err(unreadable)?;
-    let size = content.metadata().map_err(unreadable)?.len();
-    let mut content = Digested::of(BufReader::with_capacity(PIECE, content));
-    append(&mut tar, DATABASE, recipe.now, size, &mut content).map_err(unwritten)?;
-    let (_, size, sha256) = content.finish();
-    files.insert(DATABASE.to_owned(), FileDigest { size, sha256 });
+    let mut digest = Beside::new()?;
+    let header = header_of(DATABASE, recipe.now, content.size()?).map_err(unwritten)?;
+    tar.get_mut().write_all(header.as_bytes()).map_err(unwritten)?;
+    content.each_piece(|piece| {
+        digest.update(piece)?;
+        tar.get_mut().write_all(piece).map_err(unwritten)
+    })?;
+    files.insert(DATABASE.to_owned(), digest.finish()?);
 
     let manifest = Manifest {
         format: FORMAT.to_owned(),
@@ -117,12 +113,12 @@ fn pack(
     let secrets = secrets.as_deref().map(|secrets| (SECRETS, secrets));
     let texts = [(README, readme.as_slice()), (MANIFEST, &manifest), (SIGNATURE, signature.as_bytes())];
     for (name, text) in secrets.into_iter().chain(texts) {
-        append(&mut tar, name, recipe.now, text.len() as u64, text).map_err(unwritten)?;
+        append(&mut tar, name, recipe.now, text).map_err(unwritten)?;
     }
     let written = tar.into_inner().and_then(zstd::stream::write::Encoder::finish).map_err(unwritten)?;
-    let (file, size, sha256) = written.finish();
+    let (file, finished) = written.finish();
     file.sync_all().map_err(unwritten)?;
-    Ok(Finished { size, sha256 })
+    Ok(finished)
 }
 
 fn compressor<W: Write>(to: W) -> std::io::Result<zstd::stream::write::Encoder<'static, W>> {
@@ -130,49 +126,8 @@ fn compressor<W: Write>(to: W) -> std::io::Result<zstd::stream::write::Encoder<'
     // So that a bit that has flipped on somebody's disk is noticed before it is unpacked.
     encoder.include_checksum(true)?;
     encoder.multithread(HANDS)?;
+    encoder.set_parameter(zstd::zstd_safe::CParameter::JobSize(PIECE))?;
     Ok(encoder)
-}
-
-/// What is read or written once, and its digest with it.
-struct Digested<T> {
-    inner: T,
-    digest: hash::Sha256,
-    size: u64,
-}
-
-impl<T> Digested<T> {
-    fn of(inner: T) -> Self {
-        Self { inner, digest: hash::Sha256::new(), size: 0 }
-    }
-
-    fn count(&mut self, bytes: &[u8]) {
-        self.digest.update(bytes);
-        self.size += bytes.len() as u64;
-    }
-
-    fn finish(self) -> (T, u64, String) {
-        (self.inner, self.size, self.digest.finish())
-    }
-}
-
-impl<R: Read> Read for Digested<R> {
-    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
-        let count = self.inner.read(into)?;
-        self.count(into.get(..count).unwrap_or_default());
-        Ok(count)
-    }
-}
-
-impl<W: Write> Write for Digested<W> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        let count = self.inner.write(bytes)?;
-        self.count(bytes.get(..count).unwrap_or_default());
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.inner.flush()
-    }
 }
 
 struct Inside {
@@ -181,13 +136,8 @@ struct Inside {
     audit: AuditHead,
 }
 
-/// Takes the secrets out of the copy, sealed if they are wanted, and writes what is left to `database`.
-fn strip(
-    copy: Private<TenantDb>,
-    sealer: &Sealer,
-    recipe: &Recipe<'_>,
-    database: &Path,
-) -> Result<(Inside, Option<Vec<u8>>)> {
+/// Takes the secrets out of the copy, sealed if they are wanted.
+fn strip(copy: &Private<TenantDb>, sealer: &Sealer, recipe: &Recipe<'_>) -> Result<(Inside, Option<Vec<u8>>)> {
     let (inside, secrets) = copy.write(recipe.now, |db| {
         let secrets = recipe.lock.map(|_| store::secrets(db, sealer)).transpose()?;
         store::strip(db)?;
@@ -200,7 +150,6 @@ fn strip(
         };
         Ok((inside, secrets))
     })?;
-    copy.finish(database)?;
     let organization_id = inside.organization.id;
     let sealed = match (recipe.lock, secrets) {
         (Some(lock), Some(secrets)) => {
@@ -213,23 +162,19 @@ fn strip(
     Ok((inside, sealed))
 }
 
-fn append(
-    tar: &mut tar::Builder<impl Write>,
-    name: &str,
-    at: Timestamp,
-    size: u64,
-    content: impl Read,
-) -> std::io::Result<()> {
+fn append(tar: &mut tar::Builder<impl Write>, name: &str, at: Timestamp, content: &[u8]) -> std::io::Result<()> {
+    tar.append(&header_of(name, at, content.len() as u64)?, content)
+}
+
+fn header_of(name: &str, at: Timestamp, size: u64) -> std::io::Result<tar::Header> {
     let mut header = tar::Header::new_ustar();
+    header.set_path(name)?;
     header.set_size(size);
     header.set_mode(0o600);
     header.set_mtime(u64::try_from(at.seconds()).unwrap_or(0));
     header.set_entry_type(tar::EntryType::Regular);
-    tar.append_data(&mut header, name, content)
-}
-
-fn digest_of(bytes: &[u8]) -> FileDigest {
-    FileDigest { size: bytes.len() as u64, sha256: hex::encode(hash::sha256(bytes)) }
+    header.set_cksum();
+    Ok(header)
 }
 
 fn unwritable(error: serde_json::Error) -> Error {

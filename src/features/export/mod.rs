@@ -5,6 +5,7 @@
 //! organization's own key. It leaves alone who may ask (`http.rs` for programs, `pages.rs` for owners).
 
 mod build;
+mod digest;
 pub mod format;
 pub mod http;
 pub mod pages;
@@ -92,7 +93,7 @@ async fn make(
     export: &Export,
     key: &crate::crypto::SigningKey,
     lock: Option<&Lock>,
-) -> Result<build::Finished> {
+) -> Result<format::FileDigest> {
     let _hand = shelf.hands().acquire().await.map_err(|_| Error::new(&codes::OVERLOADED))?;
     let (workshop, archive) = shelf.workshop(export)?;
     let recipe = build::Recipe { key, lock, now: export.created_at, most_bytes: shelf.rules().most_bytes };
