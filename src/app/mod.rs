@@ -83,6 +83,7 @@ impl App {
                 directory: state.directory.clone(),
                 tenants: state.tenants.clone(),
                 mailer: Arc::clone(&state.mailer),
+                backups: state.backups.clone(),
             },
             calls,
         );

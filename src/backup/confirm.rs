@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::ledger::Awaited;
 use super::{Backups, Inner, Source, rounds};
 use crate::base::{Error, Result, codes};
 
@@ -35,8 +36,18 @@ impl Backups {
     /// Waits until the store has whatever was committed to these before the call; not for longer than the operator
     /// allows. What it could not wait for is shipped later all the same.
     pub async fn confirm(&self, sources: &[Source]) -> Result<()> {
+        self.confirm_within(sources, self.0.schedule.confirmation).await
+    }
+
+    /// The same for an answer; one that was waited for as long as that already has no more time.
+    pub async fn confirm_answer(&self, awaited: &Awaited) -> Result<()> {
+        let patience = if awaited.has_waited { Duration::ZERO } else { self.0.schedule.confirmation };
+        self.confirm_within(&awaited.sources, patience).await
+    }
+
+    async fn confirm_within(&self, sources: &[Source], patience: Duration) -> Result<()> {
         let started = Instant::now();
-        let deadline = started + self.0.schedule.confirmation;
+        let deadline = started + patience;
         let places: Vec<Place> = sources.iter().map(|source| Place::take(&self.0, *source)).collect();
         for place in places {
             if timeout_at(deadline, place.told()).await.is_err() {

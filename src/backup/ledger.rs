@@ -17,6 +17,16 @@ struct Ledger(Arc<Mutex<Entries>>);
 struct Entries {
     sources: BTreeSet<Source>,
     is_awaited: bool,
+    has_waited: bool,
+}
+
+/// What must be at the store before something is told to anybody.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Awaited {
+    /// Nothing where nobody waits.
+    pub sources: Vec<Source>,
+    /// As long as anybody waits for the store was waited for it already, in vain.
+    pub has_waited: bool,
 }
 
 impl Ledger {
@@ -27,11 +37,19 @@ impl Ledger {
 }
 
 /// Runs the work of a request. With what it gives comes what it has written and what must be at the store before
-/// that is told to anybody: nothing where nobody waits.
-pub async fn watched<F: Future>(work: F) -> (F::Output, Vec<Source>) {
+/// that is told to anybody.
+pub async fn watched<F: Future>(work: F) -> (F::Output, Awaited) {
     let ledger = Ledger::default();
     let output = LEDGER.scope(ledger.clone(), work).await;
-    (output, ledger.awaited())
+    let has_waited = ledger.0.lock().unwrap_or_else(PoisonError::into_inner).has_waited;
+    (output, Awaited { sources: ledger.awaited(), has_waited })
+}
+
+/// Notes that the work has waited for the store in vain: whoever answers does not wait as long once more.
+pub(super) fn note_waited() {
+    let _ = LEDGER.try_with(|ledger| {
+        ledger.0.lock().unwrap_or_else(PoisonError::into_inner).has_waited = true;
+    });
 }
 
 /// What has been written so far of what must be at the store before it is told; nothing where nobody waits.
@@ -70,13 +88,15 @@ mod tests {
         let organization = Source::Organization(OrganizationId::from_bits(7));
         note(organization, true);
         let ((), told) = watched(async { note(Source::Catalog, false) }).await;
-        assert_eq!(told, []);
+        assert_eq!(told, Awaited::default());
         let ((), told) = watched(async {
             note(Source::Catalog, false);
             tokio::spawn(carried(async move { note(organization, true) })).await.unwrap();
             tokio::spawn(async { note(Source::Keyring, false) }).await.unwrap();
         })
         .await;
-        assert_eq!(told, [organization, Source::Catalog]);
+        assert_eq!(told, Awaited { sources: vec![organization, Source::Catalog], has_waited: false });
+        let ((), told) = watched(async { note_waited() }).await;
+        assert!(told.has_waited && told.sources.is_empty());
     }
 }

@@ -17,11 +17,13 @@ mod due;
 pub mod ledger;
 mod leftovers;
 mod overwrite;
+mod renew;
 mod rounds;
 mod standing;
 mod state;
 mod states;
 mod tend;
+mod whole;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -38,7 +40,7 @@ pub use standing::{Adopted, Adoption, Ownership, adopt, is_ours, leave, was_back
 pub use state::Progress;
 
 pub use crate::ltx::Txid;
-pub use crate::replica::{Destroyed, Gap, History, Item, Point, Restored, Target};
+pub use crate::replica::{Destroyed, Gap, History, Item, Point, Restored, Setback, Target};
 
 use crate::base::{Clock, Error, OrganizationId, Result, Turns, codes};
 use crate::catalog::{Catalog, Directory};
@@ -205,7 +207,8 @@ impl Backups {
 
     /// The replica of one database.
     pub fn replica_of(&self, source: Source) -> Result<Replica> {
-        self.0.store.replica(&source.path()).map_err(told)
+        let replica = self.0.store.replica(&source.path()).map_err(told)?;
+        Ok(replica.seen_at(self.0.clock.now().to_utc()))
     }
 
     /// How far a database has come since this process runs. Nothing: it was not written to, or so long ago that it is
@@ -333,6 +336,9 @@ pub fn told(error: replica::Error) -> Error {
     use replica::Error as Fault;
     let text = error.to_string();
     match error {
+        Fault::Plan(plan @ replica::PlanError::ClockWentBack { .. }) => {
+            Error::new(&codes::BACKUP_TIME_UNCLEAR).detail(capitalized(&plan.to_string()))
+        }
         Fault::Plan(plan) => Error::new(&codes::BACKUP_NOT_FOUND).detail(capitalized(&plan.to_string())),
         Fault::Occupied { .. } => Error::new(&codes::BACKUP_TARGET_EXISTS).because(text),
         Fault::Superseded(_) => Error::new(&codes::BACKUP_SUPERSEDED).detail(format!(

@@ -4,13 +4,14 @@
 //! answer. That is too long to say of a person that they are erased.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::capture::fold;
 use super::rounds::{note_failure, ship_in, unreadable};
-use super::{Backups, Inner, Source};
+use super::{Backups, Inner, Source, ledger};
 use crate::replica;
 use crate::tenants::Fold;
 
@@ -28,16 +29,23 @@ impl Backups {
         }
         let deadline = Instant::now() + self.0.schedule.confirmation;
         let inner = Arc::clone(&self.0);
+        let shipped = Arc::new(AtomicBool::new(false));
+        let is_shipped = Arc::clone(&shipped);
         // What was shipped is noted also if nobody waits any more.
         let work = tokio::spawn(async move {
             let turn = inner.folding.of(source);
             let Ok(_turn) = timeout_at(deadline, turn.lock()).await else { return false };
-            fold_now(&inner, source, deadline).await.unwrap_or_else(|error| {
+            fold_now(&inner, source, deadline, &is_shipped).await.unwrap_or_else(|error| {
                 note_failure(&inner, source, &error, 1);
                 false
             })
         });
-        matches!(timeout_at(deadline, work).await, Ok(Ok(true)))
+        let folded = timeout_at(deadline, work).await;
+        // Not where it was waited for whoever reads, while the store answers.
+        if Instant::now() >= deadline && !shipped.load(Ordering::Acquire) {
+            ledger::note_waited();
+        }
+        matches!(folded, Ok(Ok(true)))
     }
 
     /// The same for whoever knows nothing of backups, and keeps none alive.
@@ -54,7 +62,7 @@ impl Backups {
     }
 }
 
-async fn fold_now(inner: &Inner, source: Source, deadline: Instant) -> replica::Result<bool> {
+async fn fold_now(inner: &Inner, source: Source, deadline: Instant, has_arrived: &AtomicBool) -> replica::Result<bool> {
     let entry = inner.states.take(source);
     let mut is_shipped = false;
     loop {
@@ -64,6 +72,7 @@ async fn fold_now(inner: &Inner, source: Source, deadline: Instant) -> replica::
         let mut state = entry.state.lock().await;
         if !is_shipped || state.reached.is_none() {
             ship_in(inner, source, &mut state).await?;
+            has_arrived.store(true, Ordering::Release);
         }
         let Some(reached) = &mut state.reached else { return Ok(false) };
         let folded = inner.still(source, |still| Ok((fold(still, *reached)?, still.is_folded()))).await;

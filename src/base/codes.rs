@@ -159,6 +159,7 @@ codes! {
     BACKUP_NOT_CONFIGURED Conflict "backup_not_configured" "No backup is configured: set backup.url.";
     BACKUP_IS_LITESTREAMS Conflict "backup_is_litestreams" "A stock litestream looks after the files of this deployment, and would not notice: stop both, then do this without it (docs/BACKUPS.md).";
     BACKUP_NOT_FOUND NotFound "backup_not_found" "The backup does not reach that point.";
+    BACKUP_TIME_UNCLEAR Conflict "backup_time_unclear" "The clock was set back around that time: ask for a transaction.";
     BACKUP_TARGET_EXISTS Conflict "backup_target_exists" "There is a file already; a restore never overwrites one.";
     ORGANIZATION_READABLE Conflict "organization_readable" "This organization's file is in order: restore it instead.";
     BACKUP_SUPERSEDED Conflict "backup_superseded" "The store of the backup belongs to another deployment.";

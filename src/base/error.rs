@@ -20,6 +20,7 @@ struct Inner {
     fields: Vec<FieldError>,
     retry_after: Option<Duration>,
     quota: Option<Quota>,
+    whole: Option<WholePoint>,
     internal: Option<String>,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -35,6 +36,14 @@ pub struct Quota {
     pub unit: Option<&'static str>,
     /// and as many again over this time; nothing where it is free again as soon as others have ended.
     pub window: Option<Duration>,
+}
+
+/// A point of a backup that can be had, where the one that was asked for cannot.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct WholePoint {
+    /// 16 hexadecimal digits.
+    pub txid: String,
+    pub at: super::Timestamp,
 }
 
 /// What is wrong with one field of a request.
@@ -57,6 +66,7 @@ impl Error {
             fields: Vec::new(),
             retry_after: None,
             quota: None,
+            whole: None,
             internal: None,
             source: None,
         }))
@@ -115,6 +125,13 @@ impl Error {
     #[must_use]
     pub fn limited_by(mut self, quota: Quota) -> Self {
         self.0.quota = Some(quota);
+        self
+    }
+
+    /// The point that can be had instead, for whoever decides to.
+    #[must_use]
+    pub fn or_whole(mut self, point: WholePoint) -> Self {
+        self.0.whole = Some(point);
         self
     }
 
@@ -178,6 +195,11 @@ impl Error {
     #[must_use]
     pub fn quota(&self) -> Option<&Quota> {
         self.0.quota.as_ref()
+    }
+
+    #[must_use]
+    pub fn whole_point(&self) -> Option<&WholePoint> {
+        self.0.whole.as_ref()
     }
 
     #[must_use]

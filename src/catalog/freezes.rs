@@ -96,6 +96,15 @@ pub fn begin_release(db: &Write<'_, CatalogDb>, id: OrganizationId) -> Result<bo
     Ok(db.execute("UPDATE freeze SET state = 'releasing' WHERE organization_id = ?", params![id])? > 0)
 }
 
+/// It has come to nothing: the freeze stands as it did.
+pub fn call_off_release(db: &Write<'_, CatalogDb>, id: OrganizationId, stage: FreezeStage) -> Result<()> {
+    db.execute(
+        "UPDATE freeze SET state = ?2 WHERE organization_id = ?1 AND state = 'releasing'",
+        params![id, stage.as_str()],
+    )?;
+    Ok(())
+}
+
 pub fn end_release(db: &Write<'_, CatalogDb>, id: OrganizationId) -> Result<()> {
     db.execute("DELETE FROM freeze WHERE organization_id = ? AND state = 'releasing'", params![id])?;
     Ok(())

@@ -9,7 +9,7 @@ use super::args::{BackupCommand, Moment, RestoreOrg};
 use super::client::{Client, Intent, LONG, organization};
 use super::output::{cell, clean, rows, table};
 use super::progress::waiting;
-use super::{Context, Outcome, Verdict, fetch, inspection, unless_interrupted};
+use super::{Context, Failure, Outcome, Verdict, fetch, inspection, unless_interrupted};
 
 pub(super) async fn run(context: &Context, command: BackupCommand) -> Outcome {
     match command {
@@ -89,6 +89,16 @@ pub(super) async fn history(context: &Context, client: &Client, org: &str) -> Ou
         for gap in found["gaps"].as_array().into_iter().flatten() {
             let _ = writeln!(text, "  but not transactions {} to {}", cell(gap, "from_txid"), cell(gap, "to_txid"));
         }
+        for found in found["clock_set_back"].as_array().into_iter().flatten() {
+            let _ = writeln!(
+                text,
+                "  the clock was set back between transactions {} ({}) and {} ({}): there, ask for a transaction",
+                cell(found, "before.txid"),
+                cell(found, "before.at"),
+                cell(found, "after.txid"),
+                cell(found, "after.at"),
+            );
+        }
         let _ = write!(text, "The copy takes up {} bytes.", cell(&found, "bytes"));
         text.push('\n');
         text.push_str(&progress(&found["progress"]));
@@ -129,7 +139,7 @@ pub(super) async fn diff(context: &Context, client: &Client, org: &str, from: &s
 }
 
 /// Undone it can be, but for the sessions that end.
-pub(super) fn confirm(context: &Context, restore: &RestoreOrg) -> Result<(), super::Failure> {
+pub(super) fn confirm(context: &Context, restore: &RestoreOrg) -> Result<(), Failure> {
     if restore.dry_run || restore.beside.is_some() || restore.output.is_some() {
         return Ok(());
     }
@@ -153,7 +163,8 @@ pub(super) async fn restore(context: &Context, client: &Client, restore: &Restor
     body.insert("reinstate".to_owned(), restore.reinstate.into());
     let path = organization(&restore.org.org, "/restorations");
     let restoring = client.call_within(Method::POST, &path, Some(Value::Object(body)), LONG);
-    let done = waiting("restoring", context.output.json, restoring).await?;
+    let done = waiting("restoring", context.output.json, restoring).await;
+    let done = done.map_err(|failure| or_take(failure, &restore_command(restore)))?;
     context.output.answer(&done, || restored(&done, &restore.org.org, restore.dry_run))?;
     Ok(Verdict::Good)
 }
@@ -164,7 +175,8 @@ pub(super) async fn recover(context: &Context, client: &Client, org: &str, momen
     let body = Value::Object(body);
     let path = organization(org, "/recovery");
     let recovering = client.call_within(Method::POST, &path, Some(body), LONG);
-    let done = waiting("recovering", context.output.json, recovering).await?;
+    let done = waiting("recovering", context.output.json, recovering).await;
+    let done = done.map_err(|failure| or_take(failure, &format!("recover {}", clean(org))))?;
     context.output.answer(&done, || {
         let point = format!("{} (transaction {})", cell(&done, "as_of"), cell(&done, "txid"));
         if dry_run {
@@ -181,6 +193,29 @@ pub(super) async fn recover(context: &Context, client: &Client, org: &str, momen
         text
     })?;
     Ok(Verdict::Good)
+}
+
+/// Where a point is damaged and another one is named, the command that takes that: nobody takes it unasked.
+pub(super) fn or_take(failure: Failure, command: &str) -> Failure {
+    match failure.problem["whole_point"]["txid"].as_str().map(clean) {
+        Some(txid) => failure.advise(format!("To take that one: bulkhead org {command} --txid {txid}")),
+        None => failure,
+    }
+}
+
+/// The same command but for the moment.
+pub(super) fn restore_command(restore: &RestoreOrg) -> String {
+    let mut command = format!("restore {}", clean(&restore.org.org));
+    if restore.reinstate {
+        command.push_str(" --reinstate");
+    }
+    if let Some(slug) = &restore.beside {
+        let _ = write!(command, " --as {}", clean(slug));
+    }
+    if let Some(to) = &restore.output {
+        let _ = write!(command, " --output {}", clean(&to.display().to_string()));
+    }
+    command
 }
 
 pub(super) fn asked(moment: &Moment) -> Map<String, Value> {

@@ -5,14 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
 
 use super::client::{Client, Intent};
 use super::output::{cell, clean};
 use super::{Context, Failure, Outcome, Verdict, config, log};
 use crate::app::{App, copies};
-use crate::base::{Error, codes};
-use crate::config::{self as settings, Addressing, BackupMode, Config, KeyProvider};
+use crate::base::codes;
+use crate::config::{Addressing, BackupMode, Config, KeyProvider};
 use crate::{backup, replica, sqlite, tenants};
 
 const MIB: u64 = 1 << 20;
@@ -112,11 +111,8 @@ async fn examine(config: &Config, report: &mut Report) {
     check_master_key(config, exists, report);
     check_disk(data_dir, report);
     check_descriptors(config, report);
-    let hangs = check_store(config, report).await;
-    if exists && hangs && !App::is_owned(data_dir) {
-        let advice = "The part of the server that looks would wait for the store's folder: see to that first.";
-        report.bad(State::Warn, "data", "not looked at", advice);
-    } else if exists {
+    check_store(config, report).await;
+    if exists {
         check_server(config, report).await;
     }
     check_names(config, report).await;
@@ -243,31 +239,17 @@ fn check_descriptors(config: &Config, report: &mut Report) {
     }
 }
 
-/// Whose the store of the backup is, asked in a thread of its own that nobody waits for: a folder is read without a
-/// bound, so on a mount that hangs it would hold up this command, and the end of its runtime, for good.
-fn ask_owner(backup: settings::Backup) -> oneshot::Receiver<Result<Option<replica::Owner>, Error>> {
-    let (tell, told) = oneshot::channel();
-    std::thread::spawn(move || {
-        let asked = async { copies::store(&backup)?.owner().await.map_err(backup::told) };
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-        let answer = runtime.map_err(|error| Error::internal("no runtime could be made").source(error));
-        let _ = tell.send(answer.and_then(|runtime| runtime.block_on(asked)));
-    });
-    told
-}
-
-/// Whether the store of the backup answers, and whose it is. Nothing is written there. Tells whether it is a folder that
-/// keeps whoever looks into it.
-async fn check_store(config: &Config, report: &mut Report) -> bool {
+/// Whether the store of the backup answers, and whose it is. Nothing is written there.
+async fn check_store(config: &Config, report: &mut Report) {
     let (check, url) = ("backup store", &config.backup.url);
     if url.is_empty() {
-        return false;
+        return;
     }
-    let answer = tokio::time::timeout(STORE_LOOKUP, ask_owner(config.backup.clone())).await;
-    let Ok(Ok(answer)) = answer else {
+    let asked = async { copies::store(&config.backup)?.owner().await.map_err(backup::told) };
+    let Ok(answer) = tokio::time::timeout(STORE_LOOKUP, asked).await else {
         let advice = "Until it does, what was written waits on this machine; everybody is served.";
         report.bad(State::Warn, check, format!("{url} does not answer"), advice);
-        return url.starts_with("file:");
+        return;
     };
     match answer {
         Ok(owner) => tell_owner(config, owner, report),
@@ -289,7 +271,6 @@ async fn check_store(config: &Config, report: &mut Report) -> bool {
             report.bad(state, check, format!("{url}: {detail} ({})", failure.code()), advice);
         }
     }
-    false
 }
 
 fn tell_owner(config: &Config, owner: Option<replica::Owner>, report: &mut Report) {

@@ -168,7 +168,9 @@ fn advice_for(code: &str) -> Option<&'static str> {
         }
         "backup_unavailable" => "`bulkhead backup status` says since when and why; everybody is served meanwhile.",
         "backup_refused" => "`bulkhead doctor` says what the store answers; its settings are in the section [backup].",
-        "backup_damaged" => "`bulkhead org history ORG` shows which moments there are; others may be whole.",
+        "backup_damaged" => {
+            "`bulkhead org history ORG` shows which moments there are; `bulkhead backup fetch` gives the bytes as they are."
+        }
         "backup_target_exists" => "Name another file with --to.",
         "backup_not_found" => "`bulkhead org history ORG` shows which moments there are.",
         "backup_not_configured" => "docs/BACKUPS.md says how; it takes effect with a restart.",

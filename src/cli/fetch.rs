@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
@@ -15,10 +16,10 @@ use super::progress::{Progress, Unit};
 use super::{Context, Failure, Outcome, Verdict};
 use crate::app::{UNFINISHED, copies};
 use crate::backup::{self, Source};
-use crate::base::{Clock, Error, OrganizationId};
+use crate::base::{Clock, Error, OrganizationId, codes};
 use crate::replica::{self, Target};
-use crate::sqlite::{Aside, CatalogDb, KeyringDb, Kind, place_file, remove_wal, salt_in};
-use crate::tenants::{Depth, Look, look_at};
+use crate::sqlite::{Aside, CatalogDb, KeyringDb, is_of_disk, place_file, remove_wal, salt_in};
+use crate::tenants::whose;
 
 /// Straight from the store: for the day on which there is no server and no directory any more.
 pub(super) async fn fetch(context: &Context, fetch: Fetch) -> Outcome {
@@ -131,7 +132,7 @@ async fn one(
         failure.problem["detail"] = format!("{what}: {detail}").into();
         failure
     };
-    let replica = store.replica(&source.path()).map_err(told)?;
+    let replica = store.replica(&source.path()).map_err(told)?.seen_at(Clock::system().now().to_utc());
     if fetch.dry_run {
         let mut items = replica.list_all().await.map_err(told)?;
         if let Target::Time(time) = target {
@@ -160,37 +161,38 @@ async fn one(
 /// Refuses what is another database than it should be. Ciphertext is given as it is: only its key could tell.
 fn require_kind(source: Source, file: &Path) -> replica::Result<()> {
     let is_plain = salt_in(file).map_err(|error| unread(file, error))?.is_none();
-    let wrong = if is_plain { wrong_kind(source, file) } else { None };
+    let wrong = if is_plain { wrong_kind(source, file) } else { Ok(None) };
     // What SQLite makes beside a file that it reads.
     let _ = remove_wal(file);
-    match wrong {
+    match wrong.map_err(|error| unread(file, error))? {
         Some(why) => Err(replica::Error::Damaged { object: format!("the copy of {source}"), source: why.into() }),
         None => Ok(()),
     }
 }
 
-fn wrong_kind(source: Source, file: &Path) -> Option<String> {
-    fn stamp<K: Kind>(file: &Path) -> Option<String> {
-        let wrong = Aside::<K>::open(file, Clock::system().now()).and_then(|aside| aside.version()).err()?;
-        Some(wrong.cause().unwrap_or_else(|| wrong.to_string()))
-    }
-    let id = match source {
-        Source::Catalog => return stamp::<CatalogDb>(file),
-        Source::Keyring => return stamp::<KeyringDb>(file),
-        Source::Organization(id) => id,
+/// Why it is another database, if it is. Fails where the disk is the reason that this cannot be told.
+fn wrong_kind(source: Source, file: &Path) -> Result<Option<String>, Error> {
+    let now = Clock::system().now();
+    let found = match source {
+        Source::Catalog => Aside::<CatalogDb>::open(file, now).and_then(|aside| aside.version()).map(|_| None),
+        Source::Keyring => Aside::<KeyringDb>::open(file, now).and_then(|aside| aside.version()).map(|_| None),
+        Source::Organization(id) => whose(file, now).map(|found| match found {
+            Some(found) if found == id => None,
+            Some(other) => Some(format!("it belongs to {other}")),
+            None => Some("it belongs to no organization".to_owned()),
+        }),
     };
-    match look_at(file, Depth::Names, Clock::system().now(), i64::MAX) {
-        Ok(Look::Seen(seen)) if seen.names.id == id => None,
-        Ok(Look::Seen(seen)) => Some(format!("it belongs to {}", seen.names.id)),
-        Ok(Look::Foreign(why) | Look::Unreadable(why)) => Some(why),
-        Ok(Look::Missing | Look::Held) => Some("there is nothing".to_owned()),
-        Err(error) => Some(error.to_string()),
+    match found {
+        Err(error) if is_of_disk(&error) => Err(error),
+        Err(error) => Ok(Some(error.cause().unwrap_or_else(|| error.to_string()))),
+        Ok(wrong) => Ok(wrong),
     }
 }
 
 /// What the store gave could not be read here: the store is fine.
 fn unread(file: &Path, error: Error) -> replica::Error {
-    replica::Error::Local { path: file.to_owned(), source: std::io::Error::other(error) }
+    let kind = if error.is(&codes::STORAGE_FULL) { ErrorKind::StorageFull } else { ErrorKind::Other };
+    replica::Error::Local { path: file.to_owned(), source: std::io::Error::new(kind, error) }
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Failure {
@@ -229,7 +231,6 @@ fn target(moment: &Moment) -> Result<Target, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::codes;
 
     #[test]
     fn what_cannot_be_read_here_is_not_held_against_the_store() {
@@ -237,5 +238,32 @@ mod tests {
         let failed = require_kind(Source::Catalog, &directory.path().join("gone.sqlite")).unwrap_err();
         let failed = backup::told(failed);
         assert!(failed.is(&codes::STORAGE_FAILED), "{failed:?}");
+        let full = backup::told(unread(directory.path(), Error::new(&codes::STORAGE_FULL)));
+        assert!(full.is(&codes::STORAGE_FULL), "{full:?}");
+    }
+
+    /// SQLite reads such a file only with what it makes beside it.
+    #[test]
+    fn a_copy_that_cannot_be_opened_here_is_told_from_one_of_no_use() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("catalog.sqlite");
+        let id: OrganizationId = "org_01m81bsqcbfpbrwkepcd47zc6z".parse().unwrap();
+        let sources = [Source::Catalog, Source::Keyring, Source::Organization(id)];
+        let bytes = crate::sqlite::bytes_of_new::<CatalogDb>(directory.path(), &["SELECT 1"]).unwrap();
+        fs::write(&file, &bytes).unwrap();
+        fs::create_dir(directory.path().join("catalog.sqlite-wal")).unwrap();
+        for source in sources {
+            let failed = backup::told(require_kind(source, &file).unwrap_err());
+            assert!(failed.is(&codes::STORAGE_FAILED), "{source}: {failed:?}");
+        }
+        fs::remove_dir(directory.path().join("catalog.sqlite-wal")).unwrap();
+        require_kind(Source::Catalog, &file).unwrap();
+        for source in &sources[1..] {
+            let failed = backup::told(require_kind(*source, &file).unwrap_err());
+            assert!(failed.is(&codes::BACKUP_DAMAGED), "{source}: {failed:?}");
+        }
+        fs::write(&file, [&bytes[..100], &[0xff; 8092][..]].concat()).unwrap();
+        let failed = backup::told(require_kind(Source::Catalog, &file).unwrap_err());
+        assert!(failed.is(&codes::BACKUP_DAMAGED), "{failed:?}");
     }
 }

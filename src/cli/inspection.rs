@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::args::RestoreOrg;
-use super::backup::asked;
+use super::backup::{asked, or_take, restore_command};
 use super::client::{Client, LONG, organization};
 use super::output::{cell, clean};
 use super::progress::{Progress, Unit, waiting};
@@ -21,7 +21,8 @@ pub(super) async fn beside(context: &Context, client: &Client, restore: &Restore
     body.insert("dry_run".to_owned(), restore.dry_run.into());
     let path = organization(&restore.org.org, "/copies");
     let making = client.call_within(Method::POST, &path, Some(Value::Object(body)), LONG);
-    let done = waiting("putting that moment together", context.output.json, making).await?;
+    let done = waiting("putting that moment together", context.output.json, making).await;
+    let done = done.map_err(|failure| or_take(failure, &restore_command(restore)))?;
     context.output.answer(&done, || told(&done, &restore.org.org))?;
     Ok(Verdict::Good)
 }
@@ -62,14 +63,16 @@ pub(super) async fn to_file(context: &Context, client: &Client, restore: &Restor
     }
     let path = organization(&restore.org.org, &format!("/backup/snapshot?{}", query.finish()));
     let json = context.output.json;
+    let damaged = |failure| or_take(failure, &restore_command(restore));
     if restore.dry_run {
-        let found = waiting("looking", json, client.call_within(Method::GET, &path, None, LONG)).await?;
+        let found =
+            waiting("looking", json, client.call_within(Method::GET, &path, None, LONG)).await.map_err(damaged)?;
         context
             .output
             .answer(&found, || format!("Would write {} {}\nNothing was done.\n", to.display(), holds(&found)))?;
         return Ok(Verdict::Good);
     }
-    let written = client.download(&path, to, Progress::new("downloaded", Unit::Bytes, json)).await?;
+    let written = client.download(&path, to, Progress::new("downloaded", Unit::Bytes, json)).await.map_err(damaged)?;
     let answer = json!({
         "object": "snapshot_file", "file": to.display().to_string(), "txid": written.txid, "as_of": written.as_of,
         "bytes": written.bytes, "sha256": written.sha256,

@@ -55,8 +55,15 @@ pub(super) async fn freeze(context: &Context, freeze: FreezeOrg) -> Outcome {
 pub(super) async fn unfreeze(context: &Context, org: &str) -> Outcome {
     context
         .with_client(Intent::Use, async |client| {
-            client.call(Method::DELETE, &organization(org, "/freeze"), None).await?;
-            context.output.answer(&json!({ "ok": true }), || format!("Released {}.\n", clean(org)))?;
+            let released = client.call(Method::DELETE, &organization(org, "/freeze"), None).await?;
+            let (org, is_damaged) = (clean(org), released["file_damaged"] == true);
+            context.output.answer(&json!({ "ok": true, "file_damaged": is_damaged }), || match is_damaged {
+                true => format!(
+                    "Released {org}. Its file is damaged, so only the operators' log tells of that.\n\
+                     To put back what the backup has: bulkhead org recover {org}\n"
+                ),
+                false => format!("Released {org}.\n"),
+            })?;
             Ok(Verdict::Good)
         })
         .await

@@ -1,7 +1,8 @@
 //! Takes messages out of outboxes: after commit, at least once, again after a failure.
 //!
 //! A file is open while something is read from it or written to it, and never while a mail server is waited
-//! for: a slow one must not use up the files that may be open.
+//! for: a slow one must not use up the files that may be open. Where writes wait for the store of the backup, so does
+//! what they put here: nothing tells of what could be lost with this machine.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,8 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 use super::Jobs;
-use crate::base::{OrganizationId, Result, Timestamp, codes};
+use crate::backup::Source;
+use crate::base::{OrganizationId, Replication, Result, Timestamp, codes};
 use crate::features::outbox;
 use crate::outbound::Message;
 use crate::sqlite::{Read, TenantDb};
@@ -19,6 +21,8 @@ use crate::sqlite::{Read, TenantDb};
 const AT_ONCE: usize = 8;
 /// When an outbox is tried again whose file could not be opened because too many are in use.
 const PAUSE: Duration = Duration::from_secs(5);
+/// The same where the store of the backup has not confirmed what waits.
+const UNCONFIRMED: Duration = Duration::from_secs(15);
 /// When it is tried again in a file that stays open, after whatever else went wrong.
 const LATER: Duration = Duration::from_secs(600);
 
@@ -61,7 +65,11 @@ impl Courier {
                     tracing::warn!(organization = %id, ?error, "an outbox could not be emptied");
                     // What waits in a file that was closed is found when it is opened again.
                     let stays = !error.is_of_a_shut_file() && self.0.jobs.tenants.if_open(id).is_some();
-                    if error.is(&codes::ORGANIZATION_BUSY) { Some(PAUSE) } else { stays.then_some(LATER) }
+                    match () {
+                        () if error.is(&codes::ORGANIZATION_BUSY) => Some(PAUSE),
+                        () if error.is(&codes::WRITE_NOT_REPLICATED) => Some(UNCONFIRMED),
+                        () => stays.then_some(LATER),
+                    }
                 }
             };
             if next == Some(Duration::ZERO) {
@@ -82,17 +90,34 @@ impl Courier {
     /// Sends some of what is due; tells how long it is until the next is, which may be no time at all. Whoever has
     /// many messages queues up again after a few, behind the other organizations that wait.
     async fn round(&self, id: OrganizationId) -> Result<Option<Duration>> {
-        let _permit = self.0.at_once.acquire().await;
+        let mut permit = self.0.at_once.acquire().await;
         let jobs = &self.0.jobs;
-        let tenant = jobs.open(id).await?;
+        let mut tenant = jobs.open(id).await?;
         // What goes out could not be crossed off, and would go out again.
         tenant.require_open()?;
-        let due = tenant.read(|db| outbox::due(db, tenant.sealer())).await?;
+        tenant.require_store()?;
+        let mut due = tenant.read(|db| outbox::due(db, tenant.sealer())).await?;
+        if tenant.replication() == Replication::Object
+            && let Some(backups) = jobs.backups.as_ref().filter(|_| !due.is_empty())
+        {
+            // Others deliver meanwhile.
+            drop((permit, tenant));
+            backups.confirm(&[Source::Organization(id)]).await?;
+            permit = self.0.at_once.acquire().await;
+            tenant = jobs.open(id).await?;
+            let still_due = tenant.read(|db| outbox::due(db, tenant.sealer())).await?;
+            // What came since is not at the store, and whatever was taken out is not to be sent.
+            due.retain(|known| still_due.iter().any(|now| now.id == known.id));
+            if due.is_empty() {
+                return Ok(Some(Duration::ZERO));
+            }
+        }
         if due.is_empty() {
             let next = tenant.read(next_due).await?.map(|(at, now)| at.since(now));
             return Ok(next.map(|wait| wait.max(Duration::from_millis(1))));
         }
         drop(tenant);
+        let _permit = permit;
         for message in due {
             let mail = message.mail.clone();
             let out = Message { to: mail.to, subject: mail.subject, text: mail.text, code: mail.code };

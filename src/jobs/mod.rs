@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::backup::Backups;
 use crate::base::{Clock, OrganizationId, Result};
 use crate::catalog::Directory;
 use crate::features::TenantState;
@@ -56,6 +57,7 @@ pub struct Jobs {
     pub directory: Directory,
     pub tenants: Tenants,
     pub mailer: Arc<Mailer>,
+    pub backups: Option<Backups>,
 }
 
 impl Jobs {

@@ -74,7 +74,12 @@ fn unbroken(items: &[Item]) -> Vec<Item> {
 }
 
 /// Fails with the place of the file in the run whose fault it is, if it is one's.
-async fn merge(replica: &Replica, level: u8, run: &[Item], scratch: &Path) -> Result<Item, (Option<usize>, Error)> {
+pub(super) async fn merge(
+    replica: &Replica,
+    level: u8,
+    run: &[Item],
+    scratch: &Path,
+) -> Result<Item, (Option<usize>, Error)> {
     let bodies: Vec<Body> = futures::stream::iter(run.to_vec())
         .map(|item| async move { replica.fetch_within(&item, Scratch::one_of(scratch, run.len())).await })
         .buffered(8)

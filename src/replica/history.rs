@@ -1,6 +1,6 @@
 //! What a replica can give back.
 
-use super::plan::{increments, snapshots};
+use super::plan::{in_order, increments, snapshots};
 use super::{Item, Replica, Result};
 use crate::ltx::Txid;
 use chrono::{DateTime, Utc};
@@ -19,7 +19,21 @@ pub struct History {
     pub bytes: u64,
     /// Transactions between `oldest` and the newest file that cannot be restored.
     pub gaps: Vec<Gap>,
+    /// Where the clock was set back, oldest first.
+    pub setbacks: Vec<Setback>,
 }
+
+/// Two transactions in their order, of which the second is dated earlier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setback {
+    pub ahead: Point,
+    pub behind: Point,
+}
+
+/// A clock that is set right by less than this was not wrong.
+const CLOCKS_DIFFER: chrono::TimeDelta = chrono::TimeDelta::seconds(1);
+/// Files of a bucket that are asked for their moments, each in a request of its own.
+const MOST_ASKED: usize = 128;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Point {
@@ -64,7 +78,44 @@ pub async fn history(replica: &Replica) -> Result<History> {
         levels: uses.into_values().collect(),
         bytes: items.iter().map(|item| item.size).sum(),
         gaps,
+        setbacks: setbacks(&replica.date(dating(&items)).await?),
     })
+}
+
+/// What tells of the clock: all that holds transactions, or where each file has to be asked, the newest of those that
+/// hold most.
+fn dating(items: &[Item]) -> Vec<Item> {
+    if items.iter().all(|item| item.dated) {
+        return in_order(items).into_iter().cloned().collect();
+    }
+    let mut parts: Vec<&Item> = increments(items).collect();
+    parts.sort_by_key(|item| (item.name.min, std::cmp::Reverse(item.name.max)));
+    let mut reached = Txid(0);
+    parts.retain(|item| {
+        let goes_on = item.name.max > reached;
+        reached = reached.max(item.name.max);
+        goes_on
+    });
+    let rest = parts.len().saturating_sub(MOST_ASKED);
+    parts.into_iter().skip(rest).cloned().collect()
+}
+
+fn setbacks(dated: &[Item]) -> Vec<Setback> {
+    let point = |item: &Item| Point { txid: item.name.max, created_at: item.created_at };
+    let between = |pair: &[Item]| match pair {
+        [ahead, behind] if ahead.created_at - behind.created_at > CLOCKS_DIFFER => {
+            Some(Setback { ahead: point(ahead), behind: point(behind) })
+        }
+        _ => None,
+    };
+    dated.windows(2).filter_map(between).collect()
+}
+
+/// Every point that can be restored without the files that are left out, oldest first.
+pub async fn points(replica: &Replica, left_out: &[Item]) -> Result<Vec<Txid>> {
+    let mut items = replica.list_all().await?;
+    items.retain(|item| item.is_none_of(left_out));
+    Ok(found(&items).points.into_iter().collect())
 }
 
 async fn point(replica: &Replica, items: &[Item], txid: Txid) -> Result<Point> {
@@ -74,15 +125,21 @@ async fn point(replica: &Replica, items: &[Item], txid: Txid) -> Result<Point> {
     Ok(Point { txid, created_at })
 }
 
-/// The oldest and the newest point that can be restored, and what is missing between.
-fn reach(items: &[Item]) -> (Option<(Txid, Txid)>, Vec<Gap>) {
+/// What leads where.
+struct Found<'a> {
+    points: BTreeSet<Txid>,
+    /// By the point they lead to: the lowest beginning.
+    steps: BTreeMap<Txid, Txid>,
+    /// Files that lead nowhere, since nothing leads to them.
+    unused: Vec<&'a Item>,
+}
+
+fn found(items: &[Item]) -> Found<'_> {
     let mut points: BTreeSet<Txid> = snapshots(items).map(|item| item.name.max).collect();
-    let oldest_snapshot = points.first().copied();
     let mut parts: Vec<&Item> = increments(items).collect();
     // A file is of use if a point lies at its beginning or inside it; such a point ends before the file
     // does, so in this order it is known by then.
     parts.sort_by_key(|item| (item.name.max, item.name.min));
-    // By the point they lead to: the lowest beginning.
     let mut steps: BTreeMap<Txid, Txid> = BTreeMap::new();
     let mut unused: Vec<&Item> = Vec::new();
     for item in parts {
@@ -95,6 +152,13 @@ fn reach(items: &[Item]) -> (Option<(Txid, Txid)>, Vec<Gap>) {
             unused.push(item);
         }
     }
+    Found { points, steps, unused }
+}
+
+/// The oldest and the newest point that can be restored, and what is missing between.
+fn reach(items: &[Item]) -> (Option<(Txid, Txid)>, Vec<Gap>) {
+    let oldest_snapshot = snapshots(items).map(|item| item.name.max).min();
+    let Found { points, steps, unused } = found(items);
     let mut gaps = Vec::new();
     let mut gap = |from: Txid, next: Txid| {
         if next > from {
@@ -154,6 +218,32 @@ mod tests {
         assert_eq!((ends(&headless), gaps(&headless)), (None, vec![(1, 4)]));
         let next_to = [item(0, 1, 1), item(9, 1, 2), item(0, 3, 3)];
         assert_eq!((ends(&next_to), gaps(&next_to)), (Some((2, 3)), vec![]));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_told_once() {
+        let at = |level, min, max, seconds| Item {
+            created_at: DateTime::from_timestamp(seconds, 0).unwrap(),
+            ..item(level, min, max)
+        };
+        let items =
+            [at(0, 1, 1, 10), at(0, 2, 2, 900), at(1, 1, 2, 900), at(0, 3, 3, 20), at(1, 3, 4, 30), at(0, 4, 4, 30)];
+        let told = |items: &[Item]| -> Vec<_> {
+            let found = setbacks(&dating(items));
+            found.iter().map(|one| (one.ahead.txid.0, one.behind.txid.0)).collect()
+        };
+        assert_eq!(told(&items), [(2, 3)]);
+        // Where each file has to be asked: those that hold most.
+        let undated = items.clone().map(|item| Item { dated: false, ..item });
+        assert_eq!(
+            dating(&undated).iter().map(|item| (item.level, item.name.max.0)).collect::<Vec<_>>(),
+            [(1, 2), (1, 4)]
+        );
+        assert_eq!(told(&undated), [(2, 4)]);
+        assert!(told(&[at(0, 1, 1, 10), at(0, 2, 2, 9), at(0, 3, 3, 9)]).is_empty(), "a second is nothing");
+        let many: Vec<Item> = (1..=1000).map(|txid| Item { dated: false, ..item(0, txid, txid) }).collect();
+        assert_eq!(dating(&many).len(), MOST_ASKED);
+        assert_eq!(dating(&many).last(), many.last());
     }
 
     #[test]

@@ -21,6 +21,13 @@ pub struct Item {
     pub dated: bool,
 }
 
+impl Item {
+    /// Whether it is another file than all of these.
+    pub(super) fn is_none_of(&self, others: &[Self]) -> bool {
+        others.iter().all(|other| (other.level, other.name) != (self.level, self.name))
+    }
+}
+
 impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "level {} {}", self.level, self.name)

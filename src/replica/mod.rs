@@ -12,8 +12,10 @@
 //! It leaves alone: SQLite connections and WAL files, what an organization is, schedules and clocks (`now`
 //! is an argument), and the file format, which is [`crate::ltx`]'s.
 
+mod begin;
 mod bucket;
 mod compact;
+mod errands;
 mod error;
 mod folder;
 mod history;
@@ -26,14 +28,15 @@ mod retain;
 mod scratch;
 mod store;
 
+pub use begin::begin_at;
 pub use compact::{Compacted, compact};
 pub use error::{Cause, Error, Result};
-pub use history::{Gap, History, LevelUse, Point, history};
+pub use history::{Gap, History, LevelUse, Point, Setback, history, points};
 pub use item::{Item, SNAPSHOT_LEVEL};
 pub use location::{Location, Settings, WrongLocation};
 pub use owner::{Claim, Owner};
 pub use plan::{PlanError, Target, plan};
-pub use restore::{Restored, restore, restore_checked};
+pub use restore::{Restored, restore, restore_checked, restore_without, steps};
 pub use retain::{Retained, Rules, next_expiry, retain};
 pub use scratch::{Body, BodyReader, Scratch};
 pub use store::{Destroyed, Replica, Store};

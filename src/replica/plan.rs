@@ -19,16 +19,30 @@ pub enum Target {
 pub enum PlanError {
     #[error("the replica holds no backup")]
     Empty,
-    #[error(
-        "that is before the oldest point that can be restored: transaction {txid} of {}",
-        created_at.to_rfc3339_opts(SecondsFormat::AutoSi, true)
-    )]
+    #[error("that is before the oldest point that can be restored: transaction {txid} of {}", rfc3339(created_at))]
     TooOld { txid: Txid, created_at: DateTime<Utc> },
     #[error("that is after the newest transaction of the replica: {newest}")]
     TooNew { newest: Txid },
     /// Litestream calls it "non-contiguous ltx files".
     #[error("the replica has a gap: transactions {from} to {to} are missing")]
     Gap { from: Txid, to: Txid },
+    /// Both may be right: the clock was ahead before, or behind afterwards.
+    #[error(
+        "the clock was set back between transaction {ahead} ({}) and transaction {behind} ({}), so it cannot be told by \
+         time what was committed before that moment; ask for a transaction: up to {} nothing is dated later, and {last} \
+         is the last that is dated earlier",
+        rfc3339(ahead_at), rfc3339(behind_at), Txid(later.0.saturating_sub(1))
+    )]
+    ClockWentBack {
+        ahead: Txid,
+        ahead_at: DateTime<Utc>,
+        behind: Txid,
+        behind_at: DateTime<Utc>,
+        /// The first that is dated later than what was asked for.
+        later: Txid,
+        /// The last that is dated earlier.
+        last: Txid,
+    },
     /// Its own file has expired; the neighbours are the ends of `into`.
     #[error("transaction {txid} can no longer be restored alone: it was merged into {into}")]
     Merged { txid: Txid, into: FileName },
@@ -36,7 +50,15 @@ pub enum PlanError {
 
 /// The files to apply, in their order: the newest snapshot that is not past the target, then whatever
 /// reaches furthest without a hole, until nothing does. For `Target::Time` the items must be dated.
+///
+/// Where the clock has only gone forward, this is what litestream does. Of a clock that was set back litestream knows
+/// nothing, and stops quietly before the first file that is dated later; here such a time is refused.
 pub fn plan(items: &[Item], target: Target) -> Result<Vec<Item>, PlanError> {
+    if let Target::Time(time) = target
+        && let Some(unclear) = unclear(items, time)
+    {
+        return Err(unclear);
+    }
     let allowed = |item: &Item| match target {
         Target::Latest => true,
         Target::Txid(txid) => item.name.max <= txid,
@@ -94,6 +116,42 @@ pub fn plan(items: &[Item], target: Target) -> Result<Vec<Item>, PlanError> {
         },
         Target::Txid(_) => Ok(chosen),
     }
+}
+
+/// Why it cannot be told what was committed before `time`: something that is dated later is followed by something that
+/// is dated earlier. Snapshots say nothing of that, since they are dated when they are taken.
+fn unclear(items: &[Item], time: DateTime<Utc>) -> Option<PlanError> {
+    let order = in_order(items);
+    let later = order.iter().position(|item| item.created_at >= time)?;
+    let rest = order.get(later..)?;
+    let (pair, last) = (
+        rest.windows(2).rev().find_map(|pair| match pair {
+            [ahead, behind] if ahead.created_at >= time && behind.created_at < time => Some((*ahead, *behind)),
+            _ => None,
+        }),
+        rest.iter().rev().find(|item| item.created_at < time),
+    );
+    let ((ahead, behind), last, later) = (pair?, last?, rest.first()?);
+    // The same transaction in files of two levels is no sign of anything.
+    (last.name.max > later.name.max).then_some(PlanError::ClockWentBack {
+        ahead: ahead.name.max,
+        ahead_at: ahead.created_at,
+        behind: behind.name.max,
+        behind_at: behind.created_at,
+        later: later.name.min,
+        last: last.name.max,
+    })
+}
+
+/// What holds transactions, in their order.
+pub(super) fn in_order(items: &[Item]) -> Vec<&Item> {
+    let mut order: Vec<&Item> = increments(items).collect();
+    order.sort_by_key(|item| (item.name.max, item.name.min));
+    order
+}
+
+fn rfc3339(moment: &DateTime<Utc>) -> String {
+    moment.to_rfc3339_opts(SecondsFormat::AutoSi, true)
 }
 
 /// Whether a snapshot leads from `reached` to the increment that begins at `later`.

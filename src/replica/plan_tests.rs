@@ -71,6 +71,40 @@ fn a_moment_leaves_itself_out() {
 }
 
 #[test]
+fn a_time_around_which_the_clock_was_set_back_is_refused_with_both_sides() {
+    // 4 and 5 were made by a clock that was ahead, or 6 and 7 by one that was behind: nobody can tell.
+    let seconds = [10, 20, 30, 100, 110, 40, 50, 120];
+    let items: Vec<Item> = (1..).zip(seconds).map(|(txid, seconds)| at(0, txid, txid, seconds)).collect();
+    assert_eq!(chosen(&items, Target::Time(time(25))), [(0, 1, 1), (0, 2, 2)]);
+    assert_eq!(chosen(&items, Target::Time(time(35))).len(), 3);
+    let unclear = |later, last| PlanError::ClockWentBack {
+        ahead: Txid(5),
+        ahead_at: time(110),
+        behind: Txid(6),
+        behind_at: time(40),
+        later: Txid(later),
+        last: Txid(last),
+    };
+    assert_eq!(refused(&items, Target::Time(time(45))), unclear(4, 6));
+    assert_eq!(refused(&items, Target::Time(time(60))), unclear(4, 7));
+    assert_eq!(refused(&items, Target::Time(time(105))), unclear(5, 7));
+    let told = refused(&items, Target::Time(time(60))).to_string();
+    for part in
+        ["0000000000000005", "1970-01-01T00:01:50Z", "0000000000000006", "up to 0000000000000003", "0000000000000007"]
+    {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    assert_eq!(chosen(&items, Target::Time(time(115))).len(), 7);
+    assert_eq!(chosen(&items, Target::Time(time(125))).len(), 8);
+    // Whoever names a transaction, or wants the newest, is not asked.
+    assert_eq!(chosen(&items, Target::Txid(Txid(7))).len(), 7);
+    assert_eq!(chosen(&items, Target::Latest).len(), 8);
+    // The same transaction on two levels, and a snapshot that was taken long after it, are no sign of that.
+    let levels = [at(0, 1, 1, 10), at(0, 2, 2, 20), at(1, 1, 2, 21), at(9, 1, 2, 500), at(0, 3, 3, 30)];
+    assert_eq!(chosen(&levels, Target::Time(time(40))), [(1, 1, 2), (0, 3, 3)]);
+}
+
+#[test]
 fn a_merged_file_that_straddles_the_moment_is_no_gap() {
     // Level 0 up to 7 has expired: 8 and 9 are there, the way to them is only through 5 to 9.
     let items = [item(1, 1, 4), item(1, 5, 9), item(0, 8, 8), item(0, 9, 9), item(0, 10, 10)];
@@ -187,6 +221,7 @@ proptest! {
                         prop_assert_eq!(reached, txid.0);
                     }
                 }
+                Err(PlanError::ClockWentBack { .. }) => prop_assert!(false, "these are dated in their order"),
                 Err(PlanError::Empty) => prop_assert!(items.is_empty()),
                 Err(PlanError::TooNew { newest }) => prop_assert!(items.iter().all(|item| item.name.max <= newest)),
                 Err(PlanError::Gap { from, to }) => {

@@ -41,19 +41,32 @@ pub async fn restore_checked(
     out: &Path,
     check: impl Fn(&Path) -> Result<()>,
 ) -> Result<Restored> {
-    for suffix in ["", "-wal", "-shm", "-journal"] {
-        let path = beside(out, suffix);
-        if path.symlink_metadata().is_ok() {
-            return Err(Error::Occupied { path });
-        }
-    }
-    let items = dated(replica, target).await?;
-    build(replica, target, out, items, check).await
+    require_vacant(out)?;
+    let items = dated(replica, target, &[]).await?;
+    build(replica, target, out, (items, &[]), check).await
+}
+
+/// The same as if some files were not there, such as one that is known to hold a damaged database.
+pub async fn restore_without(replica: &Replica, target: Target, out: &Path, left_out: &[Item]) -> Result<Restored> {
+    require_vacant(out)?;
+    let items = dated(replica, target, left_out).await?;
+    build(replica, target, out, (items, left_out), |_| Ok(())).await
+}
+
+/// The files that it would take.
+pub async fn steps(replica: &Replica, target: Target, left_out: &[Item]) -> Result<Vec<Item>> {
+    Ok(plan(&dated(replica, target, left_out).await?, target)?)
+}
+
+fn require_vacant(out: &Path) -> Result<()> {
+    let mut names = ["", "-wal", "-shm", "-journal"].map(|suffix| beside(out, suffix)).into_iter();
+    names.find(|path| path.symlink_metadata().is_ok()).map_or(Ok(()), |path| Err(Error::Occupied { path }))
 }
 
 /// What there is, with as many moments as the target needs.
-async fn dated(replica: &Replica, target: Target) -> Result<Vec<Item>> {
-    let items = replica.list_all().await?;
+async fn dated(replica: &Replica, target: Target, left_out: &[Item]) -> Result<Vec<Item>> {
+    let mut items = replica.list_all().await?;
+    items.retain(|item| item.is_none_of(left_out));
     match target {
         Target::Time(time) => replica.date_for(items, time).await,
         Target::Latest | Target::Txid(_) => Ok(items),
@@ -65,7 +78,7 @@ async fn build(
     replica: &Replica,
     target: Target,
     out: &Path,
-    mut items: Vec<Item>,
+    (mut items, left_out): (Vec<Item>, &[Item]),
     check: impl Fn(&Path) -> Result<()>,
 ) -> Result<Restored> {
     let mut steps = plan(&items, target)?;
@@ -91,7 +104,7 @@ async fn build(
             // Merged and expired since it was looked: as if it had been asked for only now.
             Err((None, Error::NotFound { .. })) if again > 0 => {
                 again -= 1;
-                items = dated(replica, target).await?;
+                items = dated(replica, target, left_out).await?;
                 steps = plan(&items, target)?;
                 end = steps.last().map(|item| item.name.max);
             }
@@ -243,14 +256,14 @@ mod tests {
                 compact(&replica, 1, directory.path()).await.unwrap();
                 replica.delete(&before[..2]).await.unwrap();
             }
-            let restored = build(&replica, target, &out, before, |_| Ok(())).await.unwrap();
+            let restored = build(&replica, target, &out, (before, &[]), |_| Ok(())).await.unwrap();
             assert_eq!((restored.txid, restored.files), (Txid(3), 1));
             assert_eq!(fs::read(&out).unwrap(), [3; 512]);
             fs::remove_file(&out).unwrap();
         }
         // A point that went with its file is refused, and nothing else is restored in its place.
         let before: Vec<Item> = (1..=3).map(item).collect();
-        let refused = build(&replica, Target::Txid(Txid(2)), &out, before, |_| Ok(())).await.unwrap_err();
+        let refused = build(&replica, Target::Txid(Txid(2)), &out, (before, &[]), |_| Ok(())).await.unwrap_err();
         assert!(matches!(refused, Error::Plan(_)), "{refused}");
         assert!(!out.exists());
     }

@@ -1,7 +1,7 @@
 //! What may go: `EnforceSnapshotRetention`, `EnforceRetentionByTXID` and `EnforceL0Retention` of
 //! litestream's compactor.go.
 
-use super::plan::snapshots;
+use super::plan::{in_order, snapshots};
 use super::{Item, Replica, Result, SNAPSHOT_LEVEL};
 use crate::ltx::Txid;
 use chrono::{DateTime, Utc};
@@ -84,6 +84,23 @@ fn made(items: &[&Item], now: DateTime<Utc>) -> Vec<DateTime<Utc>> {
         .collect();
     moments.reverse();
     moments
+}
+
+/// Dates what is dated in the future as what follows it, as far as that can be told.
+pub(super) fn settle(items: &mut [Item], now: DateTime<Utc>) {
+    if items.iter().all(|item| item.created_at <= now) {
+        return;
+    }
+    let order = in_order(items);
+    let moments = made(&order, now);
+    let known: Vec<(Txid, DateTime<Utc>)> = order.iter().map(|item| item.name.max).zip(moments).collect();
+    for item in items.iter_mut().filter(|item| item.created_at > now) {
+        // A snapshot is followed by what comes after its last transaction.
+        let is_own = item.level != SNAPSHOT_LEVEL;
+        let after =
+            |(txid, _): &&(Txid, DateTime<Utc>)| if is_own { *txid >= item.name.max } else { *txid > item.name.max };
+        item.created_at = known.iter().find(after).map_or(now, |(_, made)| *made);
+    }
 }
 
 /// The oldest snapshot that stays, and what goes, in the order in which it goes.
@@ -189,6 +206,23 @@ mod tests {
         raw.truncate(2);
         raw.push(item(1, 1, 2, 60));
         assert_eq!(gone(&raw, Rules::default(), HOUR), [(0, 1, 1)]);
+    }
+
+    #[test]
+    fn what_is_dated_in_the_future_was_made_by_the_time_of_what_follows_it() {
+        let now = DateTime::from_timestamp(100, 0).unwrap();
+        let mut items = [
+            item(0, 1, 1, 10),
+            item(0, 2, 2, 5000),
+            item(1, 1, 2, 5000),
+            item(9, 1, 2, 5010),
+            item(0, 3, 3, 30),
+            item(0, 4, 4, 6000),
+            item(9, 1, 4, 6000),
+        ];
+        settle(&mut items, now);
+        let seconds = items.each_ref().map(|item| item.created_at.timestamp());
+        assert_eq!(seconds, [10, 30, 30, 30, 30, 100, 100]);
     }
 
     #[test]

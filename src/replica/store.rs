@@ -28,6 +28,8 @@ enum Backend {
 pub struct Replica {
     backend: Backend,
     path: String,
+    /// What is dated later comes from a clock that was ahead.
+    now: Option<DateTime<Utc>>,
 }
 
 /// What [`Replica::destroy`] removed.
@@ -44,7 +46,7 @@ impl Store {
     /// server starts while its store is down.
     pub fn connect(location: &Location, settings: &Settings) -> Result<Self> {
         let backend = match location {
-            Location::Folder(root) => Backend::Folder(Folder::new(root)),
+            Location::Folder(root) => Backend::Folder(Folder::new(root, settings.timeout)),
             Location::Bucket { bucket, prefix } => Backend::Bucket(Bucket::new(bucket, prefix, settings)?),
         };
         Ok(Self { backend })
@@ -53,7 +55,7 @@ impl Store {
     /// Asks the store for something small: whether it is there, and whether it knows us.
     pub async fn check(&self) -> Result<()> {
         match &self.backend {
-            Backend::Folder(folder) => folder.check(),
+            Backend::Folder(folder) => folder.check().await,
             Backend::Bucket(bucket) => bucket.check().await,
         }
     }
@@ -61,7 +63,7 @@ impl Store {
     /// Makes a small object beside the replicas, unless there is one of that name.
     pub(super) async fn create(&self, name: &str, bytes: Bytes) -> Result<()> {
         match &self.backend {
-            Backend::Folder(folder) => folder.create(name, bytes),
+            Backend::Folder(folder) => folder.create(name, bytes).await,
             Backend::Bucket(bucket) => bucket.create(name, bytes).await,
         }
     }
@@ -69,7 +71,7 @@ impl Store {
     /// Such an object, if it is there.
     pub(super) async fn read(&self, name: &str) -> Result<Option<Bytes>> {
         match &self.backend {
-            Backend::Folder(folder) => folder.read(name),
+            Backend::Folder(folder) => folder.read(name).await,
             Backend::Bucket(bucket) => bucket.read_named(name).await,
         }
     }
@@ -77,7 +79,7 @@ impl Store {
     /// The last parts of the names below one.
     pub(super) async fn names(&self, below: &str) -> Result<Vec<String>> {
         match &self.backend {
-            Backend::Folder(folder) => folder.names(below),
+            Backend::Folder(folder) => folder.names(below).await,
             Backend::Bucket(bucket) => bucket.names(below).await,
         }
     }
@@ -88,15 +90,22 @@ impl Store {
         if !is_key(path) {
             return Err(Error::Configuration(format!("{path:?} is not the path of a replica")));
         }
-        Ok(Replica { backend: self.backend.clone(), path: path.to_owned() })
+        Ok(Replica { backend: self.backend.clone(), path: path.to_owned(), now: None })
     }
 }
 
 impl Replica {
+    /// The same, seen at this moment: what is dated later was dated by a clock that was ahead, and counts as made when
+    /// what follows it was.
+    #[must_use]
+    pub fn seen_at(self, now: DateTime<Utc>) -> Self {
+        Self { now: Some(now), ..self }
+    }
+
     /// In the order of the names. A level that is not there is empty.
     pub async fn list(&self, level: u8) -> Result<Vec<Item>> {
         let mut items = match &self.backend {
-            Backend::Folder(folder) => folder.list(&self.path, level)?,
+            Backend::Folder(folder) => folder.list(&self.path, level..=level).await?,
             Backend::Bucket(bucket) => bucket.list(&self.path, Some(level)).await?,
         };
         items.sort_by_key(|item| item.name);
@@ -106,10 +115,7 @@ impl Replica {
     /// All levels: for a bucket one list and not ten.
     pub async fn list_all(&self) -> Result<Vec<Item>> {
         let mut items = match &self.backend {
-            Backend::Folder(folder) => {
-                let levels: Result<Vec<_>> = (0..=SNAPSHOT_LEVEL).map(|level| folder.list(&self.path, level)).collect();
-                levels?.concat()
-            }
+            Backend::Folder(folder) => folder.list(&self.path, 0..=SNAPSHOT_LEVEL).await?,
             Backend::Bucket(bucket) => bucket.list(&self.path, None).await?,
         };
         items.sort_by_key(|item| (item.level, item.name));
@@ -143,6 +149,9 @@ impl Replica {
         let (asked, certain): (Vec<Item>, Vec<Item>) = items.into_iter().partition(|item| item.created_at >= certain);
         let mut items = self.date(asked).await?;
         items.extend(certain);
+        if let Some(now) = self.now {
+            super::retain::settle(&mut items, now);
+        }
         items.sort_by_key(|item| (item.level, item.name));
         Ok(items)
     }
@@ -171,7 +180,7 @@ impl Replica {
             return Err(Error::damaged(self.object(&item), format!("it holds {}", header.file_name())));
         }
         match &self.backend {
-            Backend::Folder(folder) => folder.put(&self.path, &item, &body)?,
+            Backend::Folder(folder) => folder.put(&self.path, &item, &body).await?,
             Backend::Bucket(bucket) => bucket.put(&self.path, &item, &body).await?,
         }
         Ok(item)
@@ -201,42 +210,25 @@ impl Replica {
 
     /// Whether exactly these bytes are there. Piece by piece: it may be a whole database.
     async fn is_same(&self, item: &Item, body: &Body) -> Result<bool> {
+        let bucket = match &self.backend {
+            Backend::Folder(folder) => return folder.is_same(&self.path, item, body).await,
+            Backend::Bucket(bucket) => bucket,
+        };
         let mut ours = body.reader();
-        let mut same = |piece: &[u8]| {
+        let mut is_prefix = true;
+        let compare = |piece: Bytes| {
             let mut expected = vec![0; piece.len()];
-            ours.read_exact(&mut expected).is_ok() && expected == piece
+            is_prefix = is_prefix && ours.read_exact(&mut expected).is_ok() && expected == piece;
+            Ok(())
         };
-        let is_prefix = match &self.backend {
-            Backend::Folder(folder) => {
-                let mut theirs = folder.fetch(&self.path, item)?.reader();
-                let mut piece = vec![0; 64 << 10];
-                super::blocking(|| -> Result<bool> {
-                    loop {
-                        let read = theirs.read(&mut piece).map_err(|error| Error::damaged(self.object(item), error))?;
-                        let Some(piece) = piece.get(..read).filter(|piece| !piece.is_empty()) else { return Ok(true) };
-                        if !same(piece) {
-                            return Ok(false);
-                        }
-                    }
-                })?
-            }
-            Backend::Bucket(bucket) => {
-                let mut is_prefix = true;
-                let compare = |piece: Bytes| {
-                    is_prefix = is_prefix && same(&piece);
-                    Ok(())
-                };
-                bucket.read(&self.path, item, compare).await?;
-                is_prefix
-            }
-        };
+        bucket.read(&self.path, item, compare).await?;
         Ok(is_prefix && matches!(ours.read(&mut [0]), Ok(0)))
     }
 
     /// The whole content in memory.
     pub async fn get(&self, item: &Item) -> Result<Bytes> {
         match &self.backend {
-            Backend::Folder(folder) => folder.get(&self.path, item),
+            Backend::Folder(folder) => folder.get(&self.path, item).await,
             Backend::Bucket(bucket) => bucket.get(&self.path, item).await,
         }
     }
@@ -249,7 +241,7 @@ impl Replica {
     /// The same, with what `scratch` says is large.
     pub(super) async fn fetch_within(&self, item: &Item, scratch: Scratch) -> Result<Body> {
         match &self.backend {
-            Backend::Folder(folder) => folder.fetch(&self.path, item),
+            Backend::Folder(folder) => folder.fetch(&self.path, item, scratch).await,
             Backend::Bucket(bucket) => bucket.fetch(&self.path, item, scratch).await,
         }
     }
@@ -258,7 +250,7 @@ impl Replica {
     pub async fn delete(&self, items: &[Item]) -> Result<()> {
         match &self.backend {
             _ if items.is_empty() => Ok(()),
-            Backend::Folder(folder) => folder.delete(&self.path, items),
+            Backend::Folder(folder) => folder.delete(&self.path, items).await,
             Backend::Bucket(bucket) => bucket.delete(&self.path, items).await,
         }
     }
@@ -268,7 +260,7 @@ impl Replica {
     /// A bucket that keeps versions keeps them: their expiry is a rule of the bucket.
     pub async fn destroy(&self) -> Result<Destroyed> {
         let objects = match &self.backend {
-            Backend::Folder(folder) => folder.destroy(&self.path)?,
+            Backend::Folder(folder) => folder.destroy(&self.path).await?,
             Backend::Bucket(bucket) => bucket.destroy(&self.path).await?,
         };
         Ok(Destroyed { count: objects.len(), bytes: objects.iter().map(|(_, size)| size).sum(), objects })
@@ -292,7 +284,7 @@ impl Replica {
     /// thing; there, a rule of the bucket ends uploads that were never completed.
     pub(super) async fn sweep(&self, before: DateTime<Utc>) -> Result<()> {
         match &self.backend {
-            Backend::Folder(folder) => folder.sweep(&self.path, before),
+            Backend::Folder(folder) => folder.sweep(&self.path, before).await,
             Backend::Bucket(_) => Ok(()),
         }
     }

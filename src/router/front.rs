@@ -117,15 +117,15 @@ async fn enter(front: &Front, door: Door, request: Request) -> Response {
         Door::Api => &front.0.api,
     };
     let acknowledges = acknowledges(&request);
-    let (answered, written) = ledger::watched(router.clone().oneshot(request)).await;
+    let (answered, awaited) = ledger::watched(router.clone().oneshot(request)).await;
     let mut response = match answered {
         Ok(response) => response,
         Err(never) => match never {},
     };
     // What is told to be done must be at the store where an operator wants that. A refusal tells of nothing done.
     let is_done = response.status().is_success() || response.status().is_redirection();
-    if let Some(backups) = front.0.backups.as_ref().filter(|_| acknowledges && is_done && !written.is_empty())
-        && let Err(error) = backups.confirm(&written).await
+    if let Some(backups) = front.0.backups.as_ref().filter(|_| acknowledges && is_done && !awaited.sources.is_empty())
+        && let Err(error) = backups.confirm_answer(&awaited).await
     {
         response = Failure::from(error).into_response();
     }
@@ -172,7 +172,8 @@ async fn route(front: &Front, request: Request) -> Result<(Door, Request, Option
         let (hinted, whole) = hint::of(request).await?;
         request = whole;
         if let Some(route) = active(front, hinted).await? {
-            let place = Some((format!("/o/{}", route.slug()), IssuerKind::Deployment));
+            let path = request.uri().path();
+            let place = wants_place(path).then(|| (format!("/o/{}", route.slug()), IssuerKind::Deployment));
             way = Way { door: Door::Tenant, organization: Some(route), place };
             turn = turn_of(front, &way, by_operator)?;
         }
@@ -224,10 +225,17 @@ async fn way(front: &Front, parts: &mut Parts) -> Result<Way> {
     }
     Ok(match agree(agree(by_host, by_header)?, by_path)? {
         Some(route) => {
-            Way { door: Door::Tenant, organization: Some(route), place: Some((base, IssuerKind::Organization)) }
+            let place = wants_place(parts.uri.path()).then_some((base, IssuerKind::Organization));
+            Way { door: Door::Tenant, organization: Some(route), place }
         }
         None => Way { door: Door::Deployment, organization: None, place: None },
     })
+}
+
+/// Whether what stands at an address wants to know what the organization is called and looks like. The session check,
+/// which is asked for more often than all else, does not.
+fn wants_place(path: &str) -> bool {
+    path != "/v1/session"
 }
 
 /// The request's place among those of its organization. Operators have none: whatever floods an organization, they
@@ -316,8 +324,11 @@ async fn named_to_api(
         // Without a credential that is good nothing is opened, and what looks like an operator's key gets nobody past
         // the organization's limits.
         let about = named.as_ref().map(TenantRoute::organization);
-        let caller = front.0.authenticator.operator(&parts.headers, about).await?;
+        let (caller, left) = front.0.authenticator.operator(&parts.headers, about).await?;
         parts.extensions.insert(caller);
+        if let Some(left) = left {
+            parts.extensions.insert(left);
+        }
     }
     // What the path names and nobody has is nobody's, whatever the host says.
     if named.is_none() {

@@ -131,9 +131,8 @@ mod with {
 
     use super::{Salt, held};
     use crate::base::{Error, Result};
+    use crate::sqlite::open::MAGIC;
 
-    /// What a file begins with that is no ciphertext (sqlite.org/fileformat2.html section 1.3).
-    const PLAIN: &Salt = b"SQLite format 3\0";
     static QUIET: Once = Once::new();
 
     /// For a connection that has read nothing yet: gives it the key that its file names. Where that one is not held,
@@ -146,7 +145,7 @@ mod with {
     pub(in super::super) fn salt_of(connection: &Connection) -> Option<Salt> {
         let mut head = [0; 16];
         read_at(connection, 0, &mut head).ok()?;
-        (&head != PLAIN).then_some(head)
+        (&head != MAGIC).then_some(head)
     }
 
     /// Gives a connection the key with this salt, before anything else is done with it.

@@ -50,9 +50,27 @@ impl From<r2d2::Error> for Error {
 /// Whether the error says that the file itself is damaged, so that the organization must be set aside.
 #[must_use]
 pub fn is_damage(error: &Error) -> bool {
-    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<rusqlite::Error>());
+    matches!(code_of(error), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+}
+
+/// Whether the disk, its rights or its locks are the reason, and nothing that is in the file.
+#[must_use]
+pub fn is_of_disk(error: &Error) -> bool {
     matches!(
-        source.and_then(rusqlite::Error::sqlite_error_code),
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        code_of(error),
+        Some(
+            ErrorCode::DiskFull
+                | ErrorCode::SystemIoFailure
+                | ErrorCode::CannotOpen
+                | ErrorCode::ReadOnly
+                | ErrorCode::PermissionDenied
+                | ErrorCode::DatabaseBusy
+                | ErrorCode::DatabaseLocked
+        )
     )
+}
+
+fn code_of(error: &Error) -> Option<ErrorCode> {
+    let source = std::error::Error::source(error)?.downcast_ref::<rusqlite::Error>()?;
+    source.sqlite_error_code()
 }

@@ -133,12 +133,14 @@ fn tune(connection: &Connection, mode: Mode) -> Result<()> {
 
 /// How long the header of a database is (sqlite.org/fileformat2.html section 1.3).
 pub(super) const HEADER_BYTES: usize = 100;
+/// What it begins with, where it is no ciphertext.
+pub(super) const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 
 /// What the header of a database says of it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Header {
-    application_id: i32,
-    version: i32,
+    pub application_id: i32,
+    pub version: i32,
 }
 
 impl Header {
@@ -147,7 +149,7 @@ impl Header {
     pub fn of(bytes: &mut [u8; HEADER_BYTES]) -> Option<Self> {
         let number = |at: usize| bytes.get(at..at + 4)?.try_into().ok().map(i32::from_be_bytes);
         let header = Self { application_id: number(68)?, version: number(60)? };
-        if !bytes.starts_with(b"SQLite format 3\0") {
+        if !bytes.starts_with(MAGIC) {
             return None;
         }
         bytes.get_mut(18..20)?.fill(1);

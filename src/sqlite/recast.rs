@@ -11,15 +11,12 @@ use std::path::Path;
 use rusqlite::Connection;
 
 use super::aside::Aside;
-use super::cipher::{self, Salt, Unlocked};
+use super::cipher::{self, Unlocked};
 use super::handle::Kind;
-use super::open::{Mode, check_stamp, open};
+use super::open::{MAGIC, Mode, check_stamp, open};
 use super::snapshot::{copy_under, create_private};
 use super::still::remove_wal;
 use crate::base::{Error, Result, Timestamp, codes};
-
-/// What the first bytes of a file are that is no ciphertext (sqlite.org/fileformat2.html section 1.3).
-const PLAIN: &Salt = b"SQLite format 3\0";
 
 /// Writes what is in a file at this moment to `to`, where nothing is: under the key that is held, or plain. Others may
 /// read and write the file meanwhile. What was written is read again, page by page, before this returns.
@@ -64,7 +61,7 @@ pub fn salt_in(path: &Path) -> Result<Option<[u8; 16]>> {
         Error::new(&codes::ORGANIZATION_UNAVAILABLE).because(format!("cannot read {}", path.display())).source(error)
     };
     read.map_err(failed)?;
-    Ok((&head != PLAIN).then_some(head))
+    Ok((&head != MAGIC).then_some(head))
 }
 
 /// Everything that the schema consists of, in order.

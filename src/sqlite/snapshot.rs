@@ -142,11 +142,11 @@ impl<K: Kind> Private<K> {
     pub fn content(self, scratch: &Path) -> Result<Content> {
         if !self.is_in_memory {
             self.finish(scratch)?;
-            return Ok(Content::File(scratch.to_owned()));
+            return Ok(Content(Held::File(scratch.to_owned())));
         }
         let (name, content) = open_named_in_memory()?;
         self.compact_into(&name)?;
-        Ok(Content::Memory(content))
+        Ok(Content(Held::Memory(content)))
     }
 
     /// Writes the same to a new file. It is not synced: whoever keeps it, or what they make of it, sees to that.
@@ -165,8 +165,10 @@ impl<K: Kind> Private<K> {
     }
 }
 
-/// A whole database, to be read once.
-pub enum Content {
+/// A whole database, to be read.
+pub struct Content(Held);
+
+enum Held {
     Memory(Connection),
     File(PathBuf),
 }
@@ -174,9 +176,9 @@ pub enum Content {
 impl Content {
     /// In bytes.
     pub fn size(&self) -> Result<u64> {
-        match self {
-            Self::Memory(connection) => size(connection),
-            Self::File(path) => {
+        match &self.0 {
+            Held::Memory(connection) => size(connection),
+            Held::File(path) => {
                 std::fs::metadata(path).map(|found| found.len()).map_err(|error| failed("cannot read", path, error))
             }
         }
@@ -184,9 +186,9 @@ impl Content {
 
     /// From its first byte to its last.
     pub fn each_piece(&self, mut visit: impl FnMut(&[u8]) -> Result<()>) -> Result<()> {
-        let path = match self {
-            Self::Memory(connection) => return each_page(connection, |_, page| visit(page)),
-            Self::File(path) => path,
+        let path = match &self.0 {
+            Held::Memory(connection) => return each_page(connection, |_, page| visit(page)),
+            Held::File(path) => path,
         };
         let unreadable = |error| failed("cannot read", path, error);
         let mut file = BufReader::with_capacity(PIECE, File::open(path).map_err(unreadable)?);

@@ -10,12 +10,11 @@ use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
 use super::handle::{Kind, Read};
-use super::open::configure_library;
+use super::open::{HEADER_BYTES, Header, configure_library};
 use crate::base::{Result, Timestamp};
 
 /// What our files have, and what therefore an honest copy of one has.
 const PAGE_SIZE: u32 = 4096;
-const MAGIC: &[u8; 16] = b"SQLite format 3\0";
 /// Far more than any schema of ours has.
 const MOST_OBJECTS: usize = 1000;
 
@@ -71,12 +70,13 @@ fn check_header<K: Kind>(path: &Path, newest: usize) -> Result<usize, Flaw> {
     let unreadable = |error: std::io::Error| Flaw::Shape(error.to_string());
     let mut file = File::open(path).map_err(unreadable)?;
     let length = file.metadata().map_err(unreadable)?.len();
-    let mut header = [0_u8; 100];
+    let mut header = [0_u8; HEADER_BYTES];
     file.read_exact(&mut header).map_err(|_| Flaw::Shape("it is too short".into()))?;
     let word = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    if &header[..16] != MAGIC {
+    let mut seen = header;
+    let Some(Header { application_id, version }) = Header::of(&mut seen) else {
         return Err(Flaw::Shape("it does not begin as a SQLite database".into()));
-    }
+    };
     let page_size = u32::from(u16::from_be_bytes([header[16], header[17]]));
     if page_size != PAGE_SIZE {
         return Err(Flaw::Shape(format!("its pages have {page_size} bytes instead of {PAGE_SIZE}")));
@@ -88,12 +88,11 @@ fn check_header<K: Kind>(path: &Path, newest: usize) -> Result<usize, Flaw> {
     if length != u64::from(word(28)) * u64::from(PAGE_SIZE) {
         return Err(Flaw::Damage(format!("it should have {} pages and has {length} bytes", word(28))));
     }
-    let application_id = word(68).cast_signed();
     if application_id != K::APPLICATION_ID {
         return Err(Flaw::Stamp(format!("it is not a Bulkhead {} (application_id {application_id:#x})", K::NAME)));
     }
-    let version = i64::from(word(60).cast_signed());
-    usize::try_from(version).ok().filter(|version| (1..=newest).contains(version)).ok_or(Flaw::Version(version))
+    let known = usize::try_from(version).ok().filter(|version| (1..=newest).contains(version));
+    known.ok_or(Flaw::Version(version.into()))
 }
 
 fn open_immutable(path: &Path) -> Result<Connection> {

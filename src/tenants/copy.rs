@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use super::open_files::{Tenants, check_stamp};
+use super::open_files::{Tenants, check_stamp, require_stamp};
 use crate::base::{Error, OrganizationId, Result, codes};
-use crate::sqlite::{Backup, Database, Opening, Read, TenantDb, Write, is_damage, remove_wal};
+use crate::sqlite::{Aside, Backup, Database, Opening, Read, TenantDb, Write, is_damage, is_of_disk, remove_wal};
 
 impl Tenants {
     /// Reads a private copy, such as one that came out of a backup. It is brought to today's schema first, and
@@ -37,6 +37,24 @@ impl Tenants {
         Ok(value)
     }
 
+    /// Refuses a private copy that is another organization's, or in which a page is not in order; `full` looks whether
+    /// every index fits its table as well. The copy stays as it is. Blocking.
+    pub fn require_whole_copy(&self, id: OrganizationId, copy: &Path, full: bool) -> Result<()> {
+        let _file_keys = tokio::runtime::Handle::current().block_on(self.unlock_copies(id))?;
+        let looked = Aside::<TenantDb>::open(copy, self.0.clock.now()).and_then(|aside| {
+            aside.version()?;
+            let damage = aside.damage(full)?;
+            // On damaged pages it means nothing whose they are.
+            if damage.is_empty() { aside.read(|db| require_stamp(db, id)).map(|()| None) } else { Ok(Some(damage)) }
+        });
+        // Looking at it has made them.
+        let _ = remove_wal(copy);
+        match looked.map_err(|error| self.of_copy(id, error))? {
+            Some(damage) => Err(Error::new(&codes::BACKUP_DAMAGED).because(damage.join("; "))),
+            None => Ok(()),
+        }
+    }
+
     fn open_copy(&self, id: OrganizationId, copy: &Path) -> Result<Database<TenantDb>> {
         let opened = Database::<TenantDb>::open(Opening {
             path: copy,
@@ -57,6 +75,9 @@ impl Tenants {
     /// It is not the organization's file that cannot be used, but what was taken for a copy of it.
     fn of_copy(&self, id: OrganizationId, error: Error) -> Error {
         let error = tokio::runtime::Handle::current().block_on(self.named(id, error));
+        if is_of_disk(&error) && error.is(&codes::ORGANIZATION_UNAVAILABLE) {
+            return Error::new(&codes::STORAGE_FAILED).because("a copy cannot be looked at here").source(error);
+        }
         if !error.is(&codes::ORGANIZATION_UNAVAILABLE) {
             return error;
         }

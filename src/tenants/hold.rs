@@ -20,7 +20,9 @@ use super::tenant::Tenant;
 use crate::base::{Error, OrganizationId, Result, codes};
 use crate::crypto::hash;
 use crate::keyring::WrappedKey;
-use crate::sqlite::{Aside, Database, Opening, Read, TenantDb, Write, remove_wal, sync_directory, unfolded};
+use crate::sqlite::{
+    Aside, CAN_ENCRYPT, Database, Opening, Read, TenantDb, Write, remove_wal, sync_directory, unfolded,
+};
 
 /// How long those who work with the file may go on.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -249,6 +251,18 @@ impl Held {
         let newest = self.tenants.schema_version();
         let look = tokio::task::block_in_place(|| look_at(&file, Depth::Full, now, newest))?;
         Ok(matches!(look, Look::Seen(seen) if seen.names.id == self.id && seen.examination.damage.is_empty()))
+    }
+
+    /// Whether the file is missing, another one's, or damaged anywhere. Fails where that cannot be told now, such as while
+    /// its key cannot be had; a file that is too new for this program is none of it.
+    pub async fn is_damaged(&self) -> Result<bool> {
+        let _keys = self.tenants.unlock(self.id).await?;
+        if !CAN_ENCRYPT && self.tenants.is_encrypted(self.id).await? {
+            return Err(Error::new(&codes::ORGANIZATION_ENCRYPTED));
+        }
+        let (file, now) = (self.file(), self.tenants.0.clock.now());
+        let look = tokio::task::block_in_place(|| look_at(&file, Depth::Full, now, i64::MAX))?;
+        Ok(!matches!(look, Look::Seen(seen) if seen.names.id == self.id && seen.examination.damage.is_empty()))
     }
 
     /// Every file in the directory, with its digest.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::gate::{Shut, last_word, newest_event};
-use super::open_files::Tenants;
+use super::open_files::{Tenants, stamp_in};
 use super::path;
 use crate::base::{Error, OrganizationId, Result, Slug, Timestamp, codes};
 use crate::sqlite::{Aside, Examination, Read, TenantDb, unfolded};
@@ -156,6 +156,13 @@ pub fn look_at(file: &Path, depth: Depth, now: Timestamp, newest: i64) -> Result
         Ok(Seen { version: version.into(), names: aside.read(|db| names(db, version.into()))?, examination })
     };
     judge(looked())
+}
+
+/// Whose file this is, if anybody's, which nobody has open. Blocking.
+pub fn whose(file: &Path, now: Timestamp) -> Result<Option<OrganizationId>> {
+    let aside = Aside::<TenantDb>::open(file, now)?;
+    aside.version()?;
+    aside.read(stamp_in)
 }
 
 /// The schema version that the column came with.

@@ -27,7 +27,7 @@ mod volumes;
 
 pub use gate::{ARRIVING, DEPARTED, DEPARTING, FROZEN, Shut, last_word};
 pub use hold::{Held, KeptFile};
-pub use look::{Depth, Look, Names, Seen, Standing, file_in, look_at, shards, standing_in};
+pub use look::{Depth, Look, Names, Seen, Standing, file_in, look_at, shards, standing_in, whose};
 pub use open_files::{Limits, Occasion, Tenants};
 pub use overwrite::Fold;
 pub use recast::{Ready, Recast};

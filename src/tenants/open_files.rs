@@ -438,7 +438,12 @@ pub(super) fn check_stamp(database: &Database<TenantDb>, id: OrganizationId) -> 
 
 /// The same within a read.
 pub(super) fn require_stamp(db: &Read<'_, TenantDb>, id: OrganizationId) -> Result<()> {
-    require_own(db.one("SELECT id FROM organization", [], |row| row.get(0))?, id)
+    require_own(stamp_in(db)?, id)
+}
+
+/// Whose file it says that it is.
+pub(super) fn stamp_in(db: &Read<'_, TenantDb>) -> Result<Option<OrganizationId>> {
+    db.one("SELECT id FROM organization", [], |row| row.get(0))
 }
 
 fn require_own(stamp: Option<OrganizationId>, id: OrganizationId) -> Result<()> {

@@ -122,6 +122,17 @@ impl Tenants {
         })
     }
 
+    /// Tells of a copy whether it is under the key that the file is under, or plain as it is.
+    pub async fn tells_own(&self, id: OrganizationId) -> Result<impl Fn(&Path) -> Result<bool> + use<>> {
+        let keys = self.unlock(id).await?;
+        let own = match self.file_keys_known(id).await?.standing {
+            FileStanding::Plain => None,
+            FileStanding::Ciphertext(version) => Some(version),
+            FileStanding::Either(_) => return Err(Error::new(&codes::FILE_CHANGE_RUNNING)),
+        };
+        Ok(move |copy: &Path| Ok(salt_in(copy)?.map(|salt| keys.with(salt)) == own.map(Some)))
+    }
+
     /// Whether copies are kept beside the file that may take its place.
     pub fn has_kept_copies(&self, id: OrganizationId) -> Result<bool> {
         let place = path::directory(&self.root_of(id), id);

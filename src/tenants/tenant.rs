@@ -176,6 +176,11 @@ impl Tenant {
         self.0.gates.require_open(self.0.id)
     }
 
+    /// The same where writes wait for a store, and there is none.
+    pub fn require_store(&self) -> Result<()> {
+        self.0.awaited.require_store()
+    }
+
     fn written<T>(&self, result: Result<T>) -> Result<T> {
         if result.is_ok() {
             (self.0.attention)(self.0.id, Occasion::Written);

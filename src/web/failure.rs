@@ -15,8 +15,8 @@ use super::frame;
 use super::place::Place;
 use super::reply;
 use super::request::RequestInfo;
-use crate::base::error::{FieldError, Quota};
-use crate::base::{Error, Kind, codes};
+use crate::base::error::{FieldError, Quota, WholePoint};
+use crate::base::{Error, Kind, Timestamp, codes};
 
 /// What a handler fails with.
 #[derive(Debug)]
@@ -63,6 +63,10 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<ProblemField>)]
     pub errors: Vec<FieldError>,
+    /// With `backup_damaged`: the newest point before the one that was asked for that was found whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<ProblemPoint>)]
+    pub whole_point: Option<WholePoint>,
     /// The id to quote when asking for help.
     pub request_id: String,
 }
@@ -73,6 +77,14 @@ pub struct ProblemField {
     pub field: String,
     pub code: String,
     pub message: String,
+}
+
+/// A point of the backup that can be had.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct ProblemPoint {
+    /// 16 hexadecimal digits.
+    pub txid: String,
+    pub at: Timestamp,
 }
 
 /// How a refusal is told.
@@ -126,6 +138,7 @@ fn problem(error: &Error, info: &RequestInfo) -> Response {
         code: error.code().name,
         detail: error.public_detail().to_owned(),
         errors: error.fields().to_vec(),
+        whole_point: error.whole_point().cloned(),
         request_id: info.id.clone(),
     };
     let mut response = reply::json(status, &problem);
@@ -176,7 +189,7 @@ fn render(response: Response, info: &RequestInfo, draw: impl FnOnce(&Error) -> R
     }
     if let Some(quota) = error.quota() {
         let [policy, rest] = rate_limit(quota, error.retry());
-        for (name, value) in [("ratelimit-policy", policy), ("ratelimit", rest)] {
+        for (name, value) in [(RATE_LIMIT_POLICY, policy), (RATE_LIMIT, rest)] {
             if let Ok(value) = HeaderValue::try_from(value) {
                 drawn.headers_mut().insert(name, value);
             }
@@ -197,19 +210,27 @@ fn render(response: Response, info: &RequestInfo, draw: impl FnOnce(&Error) -> R
     drawn
 }
 
+pub(super) const RATE_LIMIT_POLICY: &str = "ratelimit-policy";
+pub(super) const RATE_LIMIT: &str = "ratelimit";
+
 /// In whole seconds, and never too few: whoever waits that long gets in.
-fn seconds(time: Duration) -> u64 {
+pub(super) fn seconds(time: Duration) -> u64 {
     (time.as_secs() + u64::from(time.subsec_nanos() > 0)).max(1)
 }
 
 /// `RateLimit-Policy` and `RateLimit` of a limit of which nothing is left: draft-ietf-httpapi-ratelimit-headers-10,
 /// sections 3 and 4, two lists of RFC 9651 with one item each.
 fn rate_limit(quota: &Quota, wait: Option<Duration>) -> [String; 2] {
+    let wait = wait.map(|wait| format!(";t={}", seconds(wait))).unwrap_or_default();
+    [policy(quota), format!("\"{}\";r=0{wait}", quota.name)]
+}
+
+/// The first of them.
+pub(super) fn policy(quota: &Quota) -> String {
     let (name, amount) = (quota.name, quota.amount);
     let unit = quota.unit.map(|unit| format!(";qu=\"{unit}\"")).unwrap_or_default();
     let window = quota.window.map(|window| format!(";w={}", seconds(window))).unwrap_or_default();
-    let wait = wait.map(|wait| format!(";t={}", seconds(wait))).unwrap_or_default();
-    [format!("\"{name}\";q={amount}{unit}{window}"), format!("\"{name}\";r=0{wait}")]
+    format!("\"{name}\";q={amount}{unit}{window}")
 }
 
 fn framework_refusal(response: &Response) -> Option<Error> {

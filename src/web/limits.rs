@@ -5,14 +5,48 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::{HeaderMap, HeaderValue};
+use governor::RateLimiter;
 use governor::clock::{Clock as _, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, RateLimiter};
+use governor::middleware::StateInformationMiddleware;
+use governor::state::keyed::DefaultKeyedStateStore;
 
+use super::failure::{RATE_LIMIT, RATE_LIMIT_POLICY, policy, seconds};
 use crate::base::error::Quota;
 use crate::base::{Error, OrganizationId, Result, codes};
 
 /// One limit; keys are (organization, who).
-pub struct Limit<K: Hash + Eq + Clone>(Option<(DefaultKeyedRateLimiter<K>, Quota)>);
+pub struct Limit<K: Hash + Eq + Clone>(Option<Inner<K>>);
+
+struct Inner<K: Hash + Eq + Clone> {
+    limiter: RateLimiter<K, DefaultKeyedStateStore<K>, DefaultClock, StateInformationMiddleware>,
+    quota: Quota,
+    /// As it is told.
+    policy: HeaderValue,
+    /// How long one of them takes to come back.
+    each: Duration,
+}
+
+/// What is left of a limit.
+#[derive(Debug, Clone)]
+pub struct Left {
+    name: &'static str,
+    policy: HeaderValue,
+    amount: u32,
+    /// Until all of it is back.
+    whole_in: Duration,
+}
+
+impl Left {
+    /// The fields of draft-ietf-httpapi-ratelimit-headers-10, for whoever is let in.
+    pub fn tell(self, headers: &mut HeaderMap) {
+        let left = format!("\"{}\";r={};t={}", self.name, self.amount, seconds(self.whole_in));
+        if let Ok(left) = HeaderValue::try_from(left) {
+            headers.insert(RATE_LIMIT_POLICY, self.policy);
+            headers.insert(RATE_LIMIT, left);
+        }
+    }
+}
 
 impl<K: Hash + Eq + Clone> Limit<K> {
     /// `count` at once, and as many again over each `period`; 0 is no limit. `name` is for whoever is refused.
@@ -20,24 +54,29 @@ impl<K: Hash + Eq + Clone> Limit<K> {
     pub fn new(name: &'static str, count: u32, period: Duration) -> Self {
         Self(NonZeroU32::new(count).and_then(|burst| {
             let each = governor::Quota::with_period(period / count)?;
-            let told = Quota { name, amount: u64::from(count), unit: None, window: Some(period) };
-            Some((RateLimiter::keyed(each.allow_burst(burst)), told))
+            let quota = Quota { name, amount: u64::from(count), unit: None, window: Some(period) };
+            let policy = HeaderValue::try_from(policy(&quota)).ok()?;
+            let limiter = RateLimiter::keyed(each.allow_burst(burst)).with_middleware();
+            Some(Inner { limiter, quota, policy, each: period / count })
         }))
     }
 
-    /// Counts one try, or says when the next is allowed.
-    pub fn check(&self, key: &K) -> Result<()> {
-        let Some((limiter, quota)) = &self.0 else { return Ok(()) };
-        limiter.check_key(key).map_err(|not_until| {
+    /// Counts one try and tells what is left, if there is a limit; or says when the next is allowed.
+    pub fn check(&self, key: &K) -> Result<Option<Left>> {
+        let Some(Inner { limiter, quota, policy, each }) = &self.0 else { return Ok(None) };
+        let state = limiter.check_key(key).map_err(|not_until| {
             metrics::counter!("bulkhead_rate_limited_total").increment(1);
             let wait = not_until.wait_time_from(DefaultClock::default().now());
             Error::new(&codes::RATE_LIMITED).retry_after(wait.max(Duration::from_secs(1))).limited_by(*quota)
-        })
+        })?;
+        let amount = state.remaining_burst_capacity();
+        let used = u32::try_from(quota.amount).unwrap_or(u32::MAX).saturating_sub(amount);
+        Ok(Some(Left { name: quota.name, policy: policy.clone(), amount, whole_in: each.saturating_mul(used) }))
     }
 
     /// Forgets keys that are back at full; called now and then, or the table grows for ever.
     fn tidy(&self) {
-        if let Some((limiter, _)) = &self.0 {
+        if let Some(Inner { limiter, .. }) = &self.0 {
             limiter.retain_recent();
             limiter.shrink_to_fit();
         }

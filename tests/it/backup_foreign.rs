@@ -139,6 +139,12 @@ async fn a_fetch_says_whether_the_store_or_the_copy_is_of_no_use() {
     let fetched = deployment.run(&["backup", "fetch", &globex, "--to", to.to_str().unwrap()]);
     assert!(fetched.status.success(), "{fetched:?}");
     assert_eq!(fetch(&deployment, &globex, &to), "backup_target_exists");
+    // Nor that it cannot be looked at here.
+    let here = folder.path().join("here.sqlite");
+    fs::create_dir(folder.path().join("here.sqlite.tmp-wal")).unwrap();
+    assert_eq!(fetch(&deployment, &globex, &here), "storage_failed");
+    fs::remove_dir(folder.path().join("here.sqlite.tmp-wal")).unwrap();
+    assert!(!here.exists());
 
     // Neither is a store that is not there: one refuses, and one does not answer.
     let other = folder.path().join("other.sqlite");

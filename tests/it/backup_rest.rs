@@ -245,3 +245,57 @@ fn a_start_without_a_backup_forgets_nothing() {
 fn server_log(deployment: &Deployment) -> String {
     fs::read_to_string(deployment.directory.path().join("server.log")).unwrap_or_default()
 }
+
+/// A database was written anew: what is older goes, and nothing that was shipped since.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_from_before_a_database_was_written_anew_goes_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = directory.path().join("replica");
+    let (world, id) = kept_for_two_days(&replica).await;
+    let source = Source::Organization(id);
+    let backups = world.app().state().backups.clone().unwrap();
+    let rename = async |name: &str| {
+        world.operator().patch("/v1/organizations/acme", &json!({ "name": name })).await.expect(200);
+        backups.ship_now(source).await.unwrap();
+        backups.progress(source).unwrap().txid.unwrap()
+    };
+    let name_of = |file: &Path| -> String {
+        let connection = rusqlite::Connection::open(file).unwrap();
+        connection.query_row("SELECT name FROM organization", [], |row| row.get(0)).unwrap()
+    };
+    let out = directory.path().join("restored.sqlite");
+    let name_at = async |txid: Txid| {
+        let _ = fs::remove_file(&out);
+        let restored = backups.restore(source, Target::Txid(txid), &out).await;
+        restored.map(|_| name_of(&out)).map_err(|error| error.code().name)
+    };
+    let before = [rename("Before 0").await, rename("Before 1").await];
+    backups.start_over(source).await;
+    let mut since = Vec::new();
+    for n in 0..5 {
+        since.push(rename(&format!("Since {n}")).await);
+    }
+    let place = directory.path().join("place.sqlite");
+    let forget = async |word: &'static str| {
+        let forgotten = backups.forget_before_own(source, &place, |file| Ok(name_of(file).starts_with(word))).await;
+        assert!(!place.exists());
+        forgotten.unwrap().map(|gone| gone.count)
+    };
+    // Where nothing is as it should be, or everything, nothing goes.
+    assert_eq!((forget("Never").await, forget("").await), (None, Some(0)));
+    assert_eq!(name_at(before[0]).await.as_deref(), Ok("Before 0"));
+
+    let gone = forget("Since").await;
+    assert!(gone >= Some(2), "{gone:?}");
+    for txid in before {
+        assert_eq!(name_at(txid).await, Err("backup_not_found"));
+    }
+    for (n, txid) in since.iter().enumerate() {
+        assert_eq!(name_at(*txid).await, Ok(format!("Since {n}")));
+    }
+    assert_eq!(forget("Since").await, Some(0));
+    // And it is shipped on.
+    let last = rename("Last").await;
+    assert_eq!(name_at(last).await.as_deref(), Ok("Last"));
+    assert_eq!(name_at(since[0]).await.as_deref(), Ok("Since 0"));
+}

@@ -9,6 +9,7 @@ use bulkhead::replica::{Location, Replica, Settings, Store};
 use rusqlite::Connection;
 use serde_json::json;
 
+use crate::process::scribble_over;
 use crate::replica::support::Site;
 use crate::unsteady::{Mood, Unsteady};
 use crate::world::World;
@@ -187,15 +188,4 @@ async fn of_a_damaged_file_no_snapshot_is_made() {
     room.rename("Third").await;
     room.confirm().await;
     assert_eq!((room.at_the_store().await.as_str(), snapshots().await), ("Third", 1));
-}
-
-/// Over the root of a table, in a file that nobody has open.
-fn scribble_over(path: &std::path::Path, table: &str) {
-    let page: u64 = {
-        let connection = Connection::open(path).unwrap();
-        let root = "SELECT rootpage FROM sqlite_schema WHERE name = ?";
-        connection.query_row(root, [table], |row| row.get::<_, i64>(0)).unwrap().try_into().unwrap()
-    };
-    let file = std::fs::File::options().write(true).open(path).unwrap();
-    std::os::unix::fs::FileExt::write_all_at(&file, &[0xff; 4096], (page - 1) * 4096).unwrap();
 }

@@ -372,6 +372,8 @@ mod with {
         // From then and from now, side by side.
         let told = world.operator().get(&differs(&before)).await.expect(200).text();
         assert!(told.contains("late@acme.test"), "{told}");
+        let history = world.operator().get("/v1/organizations/acme/backup").await.expect(200).json();
+        let after = history["newest"]["txid"].as_str().unwrap().to_owned();
         let restored = json!({"txid": before, "dry_run": true});
         world.operator().post("/v1/organizations/acme/restorations", &restored).await.expect(200);
 
@@ -394,12 +396,15 @@ mod with {
         }
         world.signed_in("acme", "early@acme.test").await;
 
-        // Deleted: what is there is ciphertext, all of it, and the newest state can be had back.
+        // Deleted: what is there is ciphertext, all of it, and everything since can be had back.
         let found = changed(&world, "file", true).await;
         assert_eq!(found["copies_from_before_until"], Value::Null, "{found}");
         assert!(!files_below(&replica).is_empty() && !is_plain(&replica));
-        let first = world.operator().get(&differs("0000000000000001")).await.expect(200).json();
-        assert_eq!(first["differences"], json!([]), "what was before is still there: {first}");
+        for gone in ["0000000000000001", &before] {
+            world.operator().get(&differs(gone)).await.expect_problem(404, "backup_not_found");
+        }
+        let told = world.operator().get(&differs(&after)).await.expect(200).text();
+        assert!(told.contains("late@acme.test"), "what was shipped since is gone as well: {told}");
         world.while_stopped(|_| remove(&file)).await;
         world.operator().post("/v1/organizations/acme/recovery", &json!({})).await.expect(200);
         let log = world.operator().get("/v1/audit_events?limit=100").await.expect(200).json().to_string();

@@ -11,7 +11,7 @@ use crate::erasure::{bytes_of, holds};
 use crate::world::World;
 
 /// The schema of a program that is one expanding and one destructive step ahead.
-fn newer() -> &'static [&'static str] {
+pub fn newer() -> &'static [&'static str] {
     let steps = [
         "CREATE TABLE shelf (id INTEGER PRIMARY KEY, title TEXT) STRICT; INSERT INTO shelf VALUES (1, 'kept')",
         "-- destructive: nobody reads it\nDELETE FROM shelf WHERE title = 'kept'; ALTER TABLE shelf ADD COLUMN more TEXT",
@@ -19,7 +19,7 @@ fn newer() -> &'static [&'static str] {
     bulkhead::tenants::MIGRATIONS.iter().copied().chain(steps).collect::<Vec<_>>().leak()
 }
 
-fn file(world: &World, id: &str) -> PathBuf {
+pub fn file(world: &World, id: &str) -> PathBuf {
     let id: bulkhead::base::OrganizationId = id.parse().unwrap();
     let uuid = uuid::Uuid::from_u128(id.bits());
     let bytes = uuid.as_bytes();
@@ -30,7 +30,7 @@ fn version(world: &World, id: &str) -> i64 {
     Connection::open(file(world, id)).unwrap().query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap()
 }
 
-async fn migrate(world: &World, options: Value) -> Value {
+pub async fn migrate(world: &World, options: Value) -> Value {
     let begun = world.operator().post("/v1/fleet/migrations", &options).await.expect(202);
     let path = format!("/v1/fleet/migrations/{}", begun.id());
     for _ in 0..600 {

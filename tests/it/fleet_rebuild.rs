@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::process::{Deployment, HOST, Operator, Person, host_of, owner_of};
+use crate::process::{Deployment, HOST, Operator, Person, host_of, owner_of, scribble_over};
 use crate::wire::Request;
 
 /// A deployment with everything that a catalog knows.
@@ -129,15 +129,7 @@ fn what_can_be_read_of_a_torn_catalog_is_kept() {
     let scene = Scene::new();
     let keys = scene.rows("SELECT id FROM api_key");
     // The pages of one table, overwritten.
-    let root: i64 = Connection::open(scene.catalog())
-        .unwrap()
-        .query_row("SELECT rootpage FROM sqlite_schema WHERE name = 'organization'", [], |row| row.get(0))
-        .unwrap();
-    {
-        use std::os::unix::fs::FileExt;
-        let file = fs::File::options().write(true).open(scene.catalog()).unwrap();
-        file.write_all_at(&[0xa5; 4096], u64::try_from(root - 1).unwrap() * 4096).unwrap();
-    }
+    scribble_over(&scene.catalog(), "organization");
     let made = scene.deployment.json(&["catalog", "rebuild"]);
     assert_eq!(made["organizations"], 3, "{made}");
     assert!(made["old_unreadable"].as_str().is_some_and(|why| why.contains("organizations")), "{made}");

@@ -73,6 +73,7 @@ async fn a_program_can_read_which_limit_it_was() {
         ("BULKHEAD_LIMITS_REQUEST_BURST", "20"),
         ("BULKHEAD_LIMITS_CONCURRENT_REQUESTS", "3"),
         ("BULKHEAD_RATE_LIMITS_TOKEN_PER_MINUTE", "1"),
+        ("BULKHEAD_RATE_LIMITS_API_PER_MINUTE", "60"),
     ])
     .await;
     let told = |answer: &Answer| {
@@ -80,8 +81,17 @@ async fn a_program_can_read_which_limit_it_was() {
         (header("ratelimit-policy").unwrap_or_default(), header("ratelimit").unwrap_or_default())
     };
     let path = format!("{ACME}/members");
+    // A page says nothing, and an answer to a key what is left of its calls.
+    let page = world.call(Call::new("GET", HOST, "/o/acme/sign-in")).await.expect(200);
+    assert_eq!(told(&page), (String::new(), String::new()));
     let fine = world.api(&acme).get(&path).await.expect(200);
-    assert_eq!(told(&fine), (String::new(), String::new()));
+    assert_eq!(told(&fine), ("\"api\";q=60;w=60".to_owned(), "\"api\";r=59;t=1".to_owned()));
+    let next = told(&world.api(&acme).get(&path).await.expect(200)).1;
+    assert!(["\"api\";r=58;t=2", "\"api\";r=59;t=1"].contains(&&*next), "{next}");
+    let of_operator = told(&world.operator().get(ACME).await.expect(200));
+    assert!(of_operator.0 == fine.header("ratelimit-policy").unwrap() && of_operator.1.starts_with("\"api\";r="));
+    assert_eq!(told(&world.local_operator("GET", ACME, None).await.expect(200)).0, "");
+    assert_eq!(told(&world.api(&acme).get(&format!("{path}/mem_x")).await.expect(404)).0, "");
     let turns = hold_all(&world, "acme", 3).await;
     let refused = world.api(&acme).get(&path).await.expect_problem(429, "organization_concurrency_limited");
     let policy = "\"concurrency\";q=3;qu=\"concurrent-requests\"";

@@ -11,7 +11,7 @@ use bulkhead::replica::{Location, Settings, Store, Target};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::process::{Deployment, HOST, Operator, Person, host_of, owner_of};
+use crate::process::{Deployment, HOST, Operator, Person, host_of, mailed_code, owner_of, until};
 use crate::unsteady::{Mood, Unsteady};
 use crate::wire::Request;
 
@@ -279,6 +279,42 @@ fn what_waits_for_a_store_needs_one() {
         sleep(Duration::from_millis(200));
     }
     server.stop();
+}
+
+#[test]
+fn mail_tells_of_nothing_that_is_not_at_the_store() {
+    let (deployment, replica) = deployment();
+    let deployment = deployment.with("BACKUP_CONFIRM_SECONDS", 2);
+    let key = deployment.operator_key();
+    let mut server = deployment.serve();
+    let mut operator = Operator::new(&server, &key);
+    let id = operator.organization("acme");
+    require(&replicate(&mut operator, &id, "object"), 200);
+    let data = deployment.data_dir();
+    let mails = || fs::read_dir(data.join("mailbox")).map_or(0, Iterator::count);
+    lose(&replica);
+    let asked = Person::at(&server, &host_of("acme")).submit("/recovery", &[("email", &owner_of("acme"))]).unwrap();
+    require(&asked, 503);
+    until("it is tried", || server.log().contains("an outbox could not be emptied"));
+    assert_eq!(mails(), 0, "a code is out that nobody may know of");
+    // Without a store it could not be crossed off, and would go out again and again.
+    server.kill();
+    let url = format!("file://{}", replica.display());
+    let deployment = deployment.with("BACKUP_URL", "");
+    let tried = server.log().matches("an outbox could not be emptied").count();
+    let server = deployment.serve();
+    require(&Operator::new(&server, &key).get(&format!("/v1/organizations/{id}/members")).unwrap(), 200);
+    until("it is tried", || server.log().matches("an outbox could not be emptied").count() > tried);
+    assert_eq!(mails(), 0, "it went out, and will go out again");
+    server.stop();
+    find(&replica);
+    let deployment = deployment.with("BACKUP_URL", url);
+    let server = deployment.serve();
+    require(&Operator::new(&server, &key).get(&format!("/v1/organizations/{id}/members")).unwrap(), 200);
+    until("it is delivered", || mails() > 0);
+    assert!(mailed_code(&data, &owner_of("acme")).is_some());
+    server.stop();
+    assert_eq!(mails(), 1);
 }
 
 #[test]

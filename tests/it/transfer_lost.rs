@@ -102,6 +102,40 @@ fn an_arrival_outlives_both_catalogs_and_is_given_back() {
     }
 }
 
+/// An old catalog knows of the departure, and not that it was called off and the organization frozen.
+#[test]
+fn what_was_frozen_since_stays_frozen_when_a_departure_of_before_is_called_off() {
+    let mut source = Side::new();
+    let id = source.operator().organization("acme");
+    let at = |below: &str| format!("/v1/organizations/{id}/{below}");
+    source.done("PUT", &at("departure"), &json!({"to": "https://elsewhere.example.com"}));
+    let catalog = source.deployment.data_dir().join("catalog.sqlite");
+    let old = source.deployment.directory.path().join("catalog-of-before.sqlite");
+    source.while_stopped(|_| assert!(fs::copy(&catalog, &old).unwrap() > 0));
+    assert_eq!(source.call("DELETE", &at("departure"), &json!({})).status, 204);
+    source.done("PUT", &at("freeze"), &json!({"reason": "case 4711"}));
+    source.while_stopped(|_| {
+        for suffix in ["-wal", "-shm"] {
+            let _ = fs::remove_file(format!("{}{suffix}", catalog.display()));
+        }
+        fs::copy(&old, &catalog).unwrap();
+    });
+    let write = |source: &Side, name: &str| {
+        let answer = source.call("POST", &at("members"), &json!({"email": format!("{name}@acme.test")}));
+        (answer.status, answer.json()["code"].as_str().unwrap_or_default().to_owned())
+    };
+    assert_eq!(write(&source, "first"), is(409, "organization_frozen"));
+    let called_off = source.call("DELETE", &at("departure"), &json!({}));
+    assert_eq!(called_off.status, 204, "{}", called_off.text());
+    assert_eq!(source.get(&at("departure")).status, 404);
+    assert_eq!(write(&source, "second"), is(409, "organization_frozen"));
+    source.crash();
+    assert_eq!(write(&source, "third"), is(409, "organization_frozen"));
+    let released = source.call("DELETE", &at("freeze"), &json!({}));
+    assert_eq!(released.status, 204, "{}", released.text());
+    assert_eq!(write(&source, "fourth").0, 201);
+}
+
 /// An old catalog of the target says that it waits still. Its file knows that it is served.
 #[test]
 fn an_old_catalog_of_the_target_throws_nothing_away_that_is_served() {

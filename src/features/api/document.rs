@@ -27,7 +27,9 @@ organization, a key of one organization opens that one alone. Each operation nam
 
 **Limits.** A 429 says in `Retry-After` when to come again, and in `RateLimit-Policy` and `RateLimit` \
 (draft-ietf-httpapi-ratelimit-headers-10) which limit was reached and how much it is: \
-`\"requests\";q=10000;w=5` and `\"requests\";r=0;t=1`.
+`\"requests\";q=10000;w=5` and `\"requests\";r=0;t=1`. An answer that tells of success has the same two for the \
+calls of its key, such as `\"api\";q=6000;w=60` and `\"api\";r=5998;t=1`: what is left, and in how many seconds all of \
+it is back.
 
 **Bodies** are JSON in UTF-8. A field that is not in the schema of a request body is refused (422); answers \
 may get further fields, so ignore those that you do not know.

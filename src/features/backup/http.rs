@@ -120,6 +120,16 @@ struct BackupBody {
     bytes: u64,
     /// Stretches that are lost.
     gaps: Vec<GapBody>,
+    /// Where the server's clock was set back. A time between the two moments of one is refused
+    /// (`backup_time_unclear`); ask for a transaction then.
+    clock_set_back: Vec<SetbackBody>,
+}
+
+/// Two transactions, one after the other, of which the second is dated earlier.
+#[derive(Serialize, ToSchema)]
+struct SetbackBody {
+    before: PointBody,
+    after: PointBody,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -307,6 +317,11 @@ async fn get_backup(
             .iter()
             .map(|gap| GapBody { from_txid: gap.from.to_string(), to_txid: gap.to.to_string() })
             .collect(),
+        clock_set_back: history
+            .setbacks
+            .iter()
+            .map(|found| SetbackBody { before: point(found.ahead), after: point(found.behind) })
+            .collect(),
     };
     Ok(reply::json(200, &body))
 }
@@ -320,7 +335,8 @@ async fn get_backup(
     params(Moments),
     responses(
         (status = 200, description = "The differences", body = Differences),
-        (status = 409, description = "`backup_not_configured`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`backup_not_configured` or `backup_time_unclear`", body = Problem,
+         content_type = "application/problem+json"),
     ),
 )]
 async fn list_differences(
@@ -363,7 +379,8 @@ async fn list_differences(
     security(("api_key" = ["organizations:write"])),
     responses(
         (status = 200, description = "What was restored, or would be", body = RestorationBody),
-        (status = 409, description = "`backup_not_configured`; `backup_damaged`; or nobody would own it: `last_owner`",
+        (status = 409, description = "`backup_not_configured`; `backup_damaged`; `backup_time_unclear`; or nobody \
+         would own it: `last_owner`",
          body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -406,7 +423,8 @@ async fn restore_organization(
     security(("api_key" = ["organizations:write"])),
     responses(
         (status = 200, description = "It is in place", body = RecoveryBody),
-        (status = 409, description = "`backup_not_configured`; `backup_damaged`; it is fine: `organization_readable`",
+        (status = 409, description = "`backup_not_configured`; `backup_damaged`; `backup_time_unclear`; it is fine: \
+         `organization_readable`",
          body = Problem, content_type = "application/problem+json"),
         (status = 421, description = "`organization_moved`: it has left for another deployment", body = Problem,
          content_type = "application/problem+json"),

@@ -120,15 +120,31 @@ pub async fn past(
     scratch: &Path,
 ) -> Result<Past> {
     let copy = Copy::new(scratch)?;
-    let restored = fetch(backups, tenant.id(), target, &copy.file()).await?;
+    let restored = fetch((backups, tenants), tenant.id(), target, &copy.file(), Look::Pages).await?;
     let facts = tokio::task::block_in_place(|| tenants.read_copy(tenant.id(), &copy.file(), Facts::of))?;
     Ok(Past { txid: restored.txid, as_of: Timestamp::from_utc(restored.timestamp), facts })
 }
 
-/// Builds an organization's file as it was. Where that cannot be, it is told what can.
-pub async fn fetch(backups: &Backups, id: OrganizationId, target: Target, out: &Path) -> Result<Restored> {
+/// How closely a copy is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Look {
+    /// At its pages.
+    Pages,
+    /// And whether every index fits its table: for what takes the place of a file.
+    Full,
+}
+
+/// Builds an organization's file as it was: whole, or not at all. Where that cannot be, it is told what can.
+pub async fn fetch(
+    (backups, tenants): (&Backups, &Tenants),
+    id: OrganizationId,
+    target: Target,
+    out: &Path,
+    look: Look,
+) -> Result<Restored> {
     let source = Source::Organization(id);
-    match backups.restore(source, target, out).await {
+    let check = |copy: &Path| tenants.require_whole_copy(id, copy, look == Look::Full);
+    match backups.restore_whole(source, target, out, check).await {
         Err(error) if error.is(&codes::BACKUP_NOT_FOUND) => {
             let Ok(History { oldest: Some(oldest), newest: Some(newest), .. }) = backups.history(source).await else {
                 return Err(error);

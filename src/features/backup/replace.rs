@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::{Copy, fetch};
+use super::{Copy, Look, fetch};
 use crate::backup::{Backups, Restored, Source, Target, Txid};
 use crate::base::{Error, MemberId, OrganizationId, Result, Timestamp, codes};
 use crate::features::audit::{self, Act, By, Target as Subject};
@@ -93,33 +93,49 @@ async fn find(
     (scratch, came_back): (&Path, bool),
 ) -> Result<Found> {
     let copy = Copy::new(scratch)?;
-    let restored = fetch(backups, id, target, &copy.file()).await?;
+    let restored = fetch((backups, tenants), id, target, &copy.file(), Look::Full).await?;
     if !came_back {
         require_staying(tenants, id, &copy.file())?;
     }
-    let mut gone: Vec<MemberId> = Vec::new();
-    if target != Target::Latest {
-        // A catalog of before does not know that it has left. The newest of the backup does, whatever is asked for, and
-        // it knows who was erased since.
-        let newest = Copy::new(scratch)?;
-        match fetch(backups, id, Target::Latest, &newest.file()).await {
-            Ok(_) => {
-                if !came_back {
-                    require_staying(tenants, id, &newest.file())?;
-                }
-                let erased =
-                    tokio::task::block_in_place(|| tenants.read_copy(id, &newest.file(), audit::erased_members))?;
-                gone = erased.iter().filter_map(|id| id.parse().ok()).collect();
-            }
-            // What is not there, or not whole, tells nobody anything however often it is asked.
-            Err(error) if error.is(&codes::BACKUP_NOT_FOUND) || error.is(&codes::BACKUP_DAMAGED) => {
-                tracing::warn!(organization = %id, ?error, "whether it or a member has left since is not looked at");
-            }
-            // It may be there, and be read by the next try: nobody comes back because the store was away for a moment.
-            Err(error) => return Err(error),
-        }
-    }
+    // A catalog of before does not know that it has left. The newest of the backup does, whatever is asked for, and it
+    // knows who was erased since.
+    let gone = if target == Target::Latest {
+        Vec::new()
+    } else {
+        gone_since(backups, tenants, id, (scratch, came_back)).await?
+    };
     Ok(Found { copy, restored, gone })
+}
+
+/// Who was erased by the newest of what the backup has. However damaged that may be: it is only asked.
+async fn gone_since(
+    backups: &Backups,
+    tenants: &Tenants,
+    id: OrganizationId,
+    (scratch, came_back): (&Path, bool),
+) -> Result<Vec<MemberId>> {
+    let (newest, source) = (Copy::new(scratch)?, Source::Organization(id));
+    let whole = |copy: &Path| tenants.require_whole_copy(id, copy, false);
+    let had = match backups.restore_only_whole(source, Target::Latest, &newest.file(), whole).await {
+        Err(error) if error.is(&codes::BACKUP_DAMAGED) => backups.restore(source, Target::Latest, &newest.file()).await,
+        had => had,
+    };
+    let asked = had.and_then(|_| {
+        if !came_back {
+            require_staying(tenants, id, &newest.file())?;
+        }
+        tokio::task::block_in_place(|| tenants.read_copy(id, &newest.file(), audit::erased_members))
+    });
+    match asked {
+        Ok(erased) => Ok(erased.iter().filter_map(|id| id.parse().ok()).collect()),
+        // What is not there, or not whole, tells nobody anything however often it is asked.
+        Err(error) if error.is(&codes::BACKUP_NOT_FOUND) || error.is(&codes::BACKUP_DAMAGED) => {
+            tracing::warn!(organization = %id, ?error, "whether it or a member has left since is not looked at");
+            Ok(Vec::new())
+        }
+        // It may be there, and be read by the next try: nobody comes back because the store was away for a moment.
+        Err(error) => Err(error),
+    }
 }
 
 /// Refuses an organization whose own log says that it has left for another deployment.

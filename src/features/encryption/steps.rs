@@ -8,6 +8,7 @@ use crate::backup::Source;
 use crate::base::{Error, OrganizationId, Result, codes};
 use crate::features::DeploymentState;
 use crate::features::audit::{self, Act, By};
+use crate::features::backup::{Copy, workshop};
 use crate::features::provisioning::impersonal;
 use crate::keyring::{FileChange, FileKeys, FileStanding};
 use crate::tenants::{Held, Recast};
@@ -139,16 +140,26 @@ async fn settle(state: &DeploymentState, id: OrganizationId, change: FileChange)
     Ok(())
 }
 
-/// Deletes what is left of before: the history in the backup, files in the directory, and keys that nothing needs then.
-/// The files last: where no key of before is left, they alone say that there is something to be deleted.
+/// Deletes what is left of before: copies in the backup that are older than the first under the key that the file is
+/// under now, files in the directory, and keys that nothing needs then. The files last: where no key of before is left,
+/// they alone say that there is something to be deleted.
 async fn clear(state: &DeploymentState, id: OrganizationId) -> Result<()> {
     let mut gone = (0, 0);
     if let Some(backups) = own_backups(state) {
         let source = Source::Organization(id);
-        let destroyed = backups.destroy(source).await?;
+        let copy = Copy::new(&workshop(backups))?;
+        let is_own = state.tenants.tells_own(id).await?;
+        let destroyed = match backups.forget_before_own(source, &copy.file(), is_own).await? {
+            Some(destroyed) => destroyed,
+            // What the file is now is nowhere in it.
+            None => {
+                let destroyed = backups.destroy(source).await?;
+                backups.start_over(source).await;
+                backups.ship_now(source).await?;
+                destroyed
+            }
+        };
         gone = (destroyed.count, destroyed.bytes);
-        backups.start_over(source).await;
-        backups.ship_now(source).await?;
     }
     let files = {
         let held = patiently(state, id).await?;

@@ -10,7 +10,7 @@ use tokio_util::io::ReaderStream;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::{compare, copy, find, freeze, release};
+use super::{Released, compare, copy, find, freeze, release};
 use crate::base::{ApiKeyId, Error, OrganizationId, Result, Timestamp};
 use crate::catalog::{Freeze, FreezeStage};
 use crate::features::DeploymentState;
@@ -25,6 +25,7 @@ use crate::web::schema::object;
 use crate::web::{Caller, Json, OrganizationPath, Path, RequestInfo, reason, reply};
 
 object!(pub FreezeObject = "freeze");
+object!(pub ReleaseObject = "freeze_release");
 object!(pub VerificationObject = "freeze_verification");
 
 pub fn deployment_api() -> OpenApiRouter<DeploymentState> {
@@ -144,13 +145,27 @@ async fn get_freeze(
     Ok(reply::json(200, &FreezeBody::of(id, find(&state, id).await?, is_shut)))
 }
 
+/// A release of which the organization's own log does not tell.
+#[derive(Serialize, utoipa::ToSchema)]
+#[schema(as = FreezeRelease)]
+struct ReleaseBody {
+    #[schema(inline)]
+    object: ReleaseObject,
+    organization_id: OrganizationId,
+    file_damaged: bool,
+}
+
 /// Release a frozen organization
 ///
-/// Its file changes again. Only for operators.
+/// Its file changes again. One that is damaged is released as well, without an event in its own log, so that it can be
+/// replaced (`POST /v1/organizations/{org}/recovery`). Whatever else fails leaves it frozen. Only for operators.
 #[utoipa::path(
     delete, path = "/v1/organizations/{org}/freeze", tag = "Moving",
     security(("api_key" = ["organizations:write"])),
-    responses((status = 204, description = "It takes changes again")),
+    responses(
+        (status = 200, description = "It is frozen no more, and its file is damaged", body = ReleaseBody),
+        (status = 204, description = "It takes changes again"),
+    ),
 )]
 async fn delete_freeze(
     State(state): State<DeploymentState>,
@@ -159,8 +174,12 @@ async fn delete_freeze(
     Path(path): Path<OrganizationPath>,
 ) -> Answer {
     let id = path.find(&state.directory).await?;
-    release(&state, id, &by_caller(&info, &caller)).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    Ok(match release(&state, id, &by_caller(&info, &caller)).await? {
+        Released::Told => StatusCode::NO_CONTENT.into_response(),
+        Released::Damaged => {
+            reply::json(200, &ReleaseBody { object: ReleaseObject, organization_id: id, file_damaged: true })
+        }
+    })
 }
 
 /// What a frozen file is now.

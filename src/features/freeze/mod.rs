@@ -19,7 +19,7 @@ use crate::features::audit::{self, Act, Actor, By, Context};
 use crate::features::provisioning::impersonal;
 use crate::features::signing_key::Holder;
 use crate::sqlite::{CatalogDb, Write};
-use crate::tenants::{FROZEN, KeptFile, Shut, last_word};
+use crate::tenants::{FROZEN, Held, KeptFile, Shut, last_word};
 
 use certificate::{Certificate, Found};
 
@@ -60,14 +60,35 @@ pub async fn freeze(
     complete(state, &require(state, id).await?, by).await
 }
 
-/// Releases it. The same again completes what was interrupted.
-pub async fn release(state: &DeploymentState, id: OrganizationId, by: &By) -> Result<()> {
-    let has_begun = state.catalog.write(|db| freezes::begin_release(db, id)).await?;
+/// How the release of an organization has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Released {
+    /// Its own log says so.
+    Told,
+    /// Its file is damaged, so only the operators' log does. It can be replaced now.
+    Damaged,
+}
+
+/// Releases it. The same again completes what was interrupted. What fails leaves it frozen, but for a damaged file:
+/// whoever is to replace it has to be let in first.
+pub async fn release(state: &DeploymentState, id: OrganizationId, by: &By) -> Result<Released> {
     // One that only its own log calls frozen is released as well.
-    if !has_begun && state.tenants.why_shut_by_its_log(id).await? != Some(Shut::Frozen) {
+    if find(state, id).await?.is_none() && state.tenants.why_shut_by_its_log(id).await? != Some(Shut::Frozen) {
         return Err(Error::new(&codes::FREEZE_NOT_FOUND));
     }
-    end(state, id, by).await
+    // Held to the end: whoever opens it before writers are let in might get a copy of it.
+    let held = state.tenants.hold_still(id).await?;
+    let before = find(state, id).await?;
+    state.catalog.write(|db| freezes::begin_release(db, id).map(drop)).await?;
+    match tell(&held, by).await {
+        Ok(released) => forget(state, &held, released, by).await.map(|()| released),
+        Err(error) => {
+            if let Some(Freeze { stage, .. }) = before {
+                state.catalog.write(|db| freezes::call_off_release(db, id, stage)).await?;
+            }
+            Err(error)
+        }
+    }
 }
 
 pub async fn find(state: &DeploymentState, id: OrganizationId) -> Result<Option<Freeze>> {
@@ -179,26 +200,43 @@ async fn shipped(state: &DeploymentState, id: OrganizationId) -> Option<String> 
     backups.progress(source).and_then(|progress| progress.txid).map(|txid| txid.to_string())
 }
 
-/// Writes the event that takes it back, then forgets the freeze, then lets writers in.
+/// After a crash: writes the event that takes it back, then forgets the freeze, then lets writers in.
 async fn end(state: &DeploymentState, id: OrganizationId, by: &By) -> Result<()> {
-    let operator = impersonal(by);
-    // Held to the end: whoever opens it before writers are let in might get a copy of it.
     let held = state.tenants.hold_still(id).await?;
-    if held.read(audit::newest_action)?.as_deref() == Some(FROZEN) {
-        held.write(|db| audit::record(db, by, Act::about(RELEASED, id)))?;
+    let released = tell(&held, by).await?;
+    forget(state, &held, released, by).await
+}
+
+/// Writes the event that takes it back into its own log, where that can be.
+async fn tell(held: &Held, by: &By) -> Result<Released> {
+    let written = held.read(audit::newest_action).and_then(|newest| match newest.as_deref() {
+        Some(FROZEN) => held.write(|db| audit::record(db, by, Act::about(RELEASED, held.organization())).map(drop)),
+        _ => Ok(()),
+    });
+    let Err(error) = written else { return Ok(Released::Told) };
+    // A disk that is full, or a key that cannot be had, is no damage: the same again does it once that is over.
+    if !held.is_damaged().await.unwrap_or(false) {
+        return Err(error);
     }
+    tracing::warn!(organization = %held.organization(), ?error, "a damaged file was released without a word in it");
+    Ok(Released::Damaged)
+}
+
+async fn forget(state: &DeploymentState, held: &Held, released: Released, by: &By) -> Result<()> {
+    let (id, operator) = (held.organization(), impersonal(by));
+    let act = Act::about(RELEASED, id);
+    let act = if released == Released::Damaged { act.with("file", "damaged") } else { act };
     state
         .catalog
         .write(|db| {
             freezes::end_release(db, id)?;
-            audit::record(db, &operator, Act::about(RELEASED, id)).map(drop)
+            audit::record(db, &operator, act).map(drop)
         })
         .await?;
     // It may have left, by its own log or since.
     if matches!(state.tenants.why_shut(id), None | Some(Shut::Frozen)) {
         state.tenants.reopen(id);
     }
-    drop(held);
     Ok(())
 }
 

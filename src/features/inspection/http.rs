@@ -132,7 +132,7 @@ struct SnapshotBody {
         (status = 201, description = "The copy", body = OrganizationCopy),
         (status = 404, description = "`backup_not_found`: the backup does not reach that point",
          body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`backup_not_configured` or `slug_taken`",
+        (status = 409, description = "`backup_not_configured`, `backup_time_unclear` or `slug_taken`",
          body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -197,7 +197,8 @@ async fn copy_organization(
         )),
         (status = 404, description = "`backup_not_found`: the backup does not reach that point",
          body = Problem, content_type = "application/problem+json"),
-        (status = 409, description = "`backup_not_configured`", body = Problem, content_type = "application/problem+json"),
+        (status = 409, description = "`backup_not_configured` or `backup_time_unclear`", body = Problem,
+         content_type = "application/problem+json"),
     ),
 )]
 async fn get_snapshot(

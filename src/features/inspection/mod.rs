@@ -23,7 +23,7 @@ use crate::base::{Error, MemberId, OrganizationId, Result, Slug, Timestamp, code
 use crate::catalog::{NewEntry, State, organizations};
 use crate::crypto::{Algorithm, random, signing};
 use crate::features::audit::{self, Act, By, Target};
-use crate::features::backup::{Copy, fetch, workshop};
+use crate::features::backup::{Copy, Look, fetch, workshop};
 use crate::features::erasure::member::erase_from_copy;
 use crate::features::export;
 use crate::features::import::{self, Destination, Taken};
@@ -97,7 +97,7 @@ pub async fn prepare(
     by: &By,
 ) -> Result<Prepared> {
     let copy = Copy::new(&workshop(backups))?;
-    let restored = fetch(backups, tenant.id(), point, &copy.file()).await?;
+    let restored = fetch((backups, &state.tenants), tenant.id(), point, &copy.file(), Look::Pages).await?;
     let gone: Vec<MemberId> =
         tenant.scan(audit::erased_members).await?.iter().filter_map(|id| id.parse().ok()).collect();
     let as_of = Timestamp::from_utc(restored.timestamp);

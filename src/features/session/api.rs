@@ -6,7 +6,6 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::http::rules;
 use super::{End, Session, SignedIn, Status};
 use crate::base::{
     Credential, CredentialKind, Error, MemberId, OrganizationId, Page, Result, Secret, SessionId, Timestamp, codes,
@@ -219,6 +218,6 @@ async fn authenticate_session(
     Json(body): Json<AuthenticateSession>,
 ) -> Answer {
     let token = Credential::parse(CredentialKind::Session, body.session_token.expose()).ok_or_else(unknown)?;
-    let found = session::authenticate(&tenant, &token, &rules(&state, &tenant).await?).await?.ok_or_else(unknown)?;
+    let found = session::authenticate(&tenant, &token, &state.policy).await?.ok_or_else(unknown)?;
     Ok(reply::json(200, &SessionBody::with_member(&tenant, &found)))
 }

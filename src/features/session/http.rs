@@ -37,7 +37,7 @@ impl FromRequestParts<TenantState> for CurrentSession {
         let cookie = cookie::read(&parts.headers, Purpose::Session(tenant.id()), state.address.is_secure());
         let token = cookie.and_then(|text| Credential::parse(CredentialKind::Session, &text));
         let Some(token) = token else { return Ok(Self(None)) };
-        Ok(Self(authenticate(&tenant, &token, &rules(state, &tenant).await?).await?))
+        Ok(Self(authenticate(&tenant, &token, &state.policy).await?))
     }
 }
 
@@ -67,7 +67,7 @@ async fn check(State(state): State<TenantState>, tenant: Tenant, headers: Header
     let token = token.and_then(|text| Credential::parse(CredentialKind::Session, &text));
     let unauthenticated = || Error::new(&codes::UNAUTHENTICATED).detail("There is no active session.");
     let token = token.ok_or_else(unauthenticated)?;
-    let found = authenticate(&tenant, &token, &rules(&state, &tenant).await?).await?.ok_or_else(unauthenticated)?;
+    let found = authenticate(&tenant, &token, &state.policy).await?.ok_or_else(unauthenticated)?;
     Ok(reply::json(200, &SessionBody::with_member(&tenant, &found)))
 }
 

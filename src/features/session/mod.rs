@@ -21,7 +21,7 @@ use crate::base::{Credential, CredentialKind, Error, MemberId, Result, SessionId
 use crate::crypto::{hash, random};
 use crate::features::audit::{self, Act, Actor, By, Target};
 use crate::features::member::{self, Member};
-use crate::features::organization::{self, Rules};
+use crate::features::organization::{self, PolicyDefaults, Rules};
 use crate::sqlite::{Read, TenantDb, Write};
 use crate::tenants::Tenant;
 
@@ -159,15 +159,17 @@ pub fn find_by_id(db: &Read<'_, TenantDb>, id: SessionId) -> Result<Option<Signe
     usable(db, session)
 }
 
-/// Looks a token up and notes the sign of life, at most once a minute.
-pub async fn authenticate(tenant: &Tenant, token: &Credential, rules: &Rules) -> Result<Option<SignedIn>> {
+/// Looks a token up and notes the sign of life, at most once a minute. Only that needs the organization's policy, where
+/// it has one beside the deployment's.
+pub async fn authenticate(tenant: &Tenant, token: &Credential, policy: &PolicyDefaults) -> Result<Option<SignedIn>> {
     if token.organization() != Some(tenant.id()) {
         return Ok(None);
     }
     let Some(mut signed_in) = look_up(tenant, token).await? else { return Ok(None) };
     if is_due(&signed_in.session, tenant.clock().now()) {
+        let rules = organization::current(tenant).await?.policy.in_force(policy);
         let session = &mut signed_in.session;
-        match tenant.write(|db| touch(db, session, rules)).await {
+        match tenant.write(|db| touch(db, session, &rules)).await {
             Ok(touched) => *session = touched,
             // A session that is good stays so where the disk takes no sign of life.
             Err(error) if error.is_of_a_shut_file() => {}

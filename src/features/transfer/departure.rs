@@ -11,7 +11,7 @@ use crate::features::audit::{self, Act, By};
 use crate::features::export;
 use crate::features::provisioning::{Encryption, impersonal};
 use crate::features::signing_key::Holder;
-use crate::tenants::{DEPARTED, DEPARTING, Depth, Held, Look, Shut, last_word};
+use crate::tenants::{DEPARTED, DEPARTING, Depth, FROZEN, Held, Look, Shut, last_word};
 
 const DEPARTURE: Direction = Direction::Departure;
 /// The event that takes a departure back.
@@ -397,7 +397,8 @@ pub async fn take_back(state: &DeploymentState, id: OrganizationId, shown: &str,
     stay(state, held, Some(&returned), by).await
 }
 
-/// Takes the last event back, then lets writers in.
+/// Takes the last event back, then lets writers in; not into one that was frozen since, by a catalog that knows nothing
+/// of that.
 async fn stay(state: &DeploymentState, held: Held, transfer: Option<&Transfer>, by: &By) -> Result<()> {
     let id = held.organization();
     let is_waived =
@@ -405,6 +406,7 @@ async fn stay(state: &DeploymentState, held: Held, transfer: Option<&Transfer>, 
     match last_action(&held).as_deref() {
         Some(DEPARTED) if is_waived => held.write(|db| audit::record(db, by, Act::about(RETURNED, id)).map(drop))?,
         Some(DEPARTING) => held.write(|db| audit::record(db, by, Act::about(STAYING, id)).map(drop))?,
+        Some(FROZEN) => {}
         // It has arrived here and waits for its proof, or has left by a catalog that is not there any more.
         action if last_word(action).is_some() => return Err(Error::new(&codes::TRANSFER_STATE)),
         _ => {}
@@ -414,7 +416,10 @@ async fn stay(state: &DeploymentState, held: Held, transfer: Option<&Transfer>, 
         let (from, to) = (TransferStage::Cancelling, TransferStage::Cancelled);
         state.catalog.write(|db| transfers::advance(db, (transfer.id, DEPARTURE), from, to).map(drop)).await?;
     }
-    state.tenants.reopen(id);
+    match last_word(last_action(&held).as_deref()) {
+        Some(shut) => state.tenants.shut(id, shut),
+        None => state.tenants.reopen(id),
+    }
     state.directory.forget(id);
     drop(held);
     Ok(())

@@ -1,6 +1,7 @@
 //! Replicas in a folder and in real S3 servers, compared with the database and with the real litestream.
 #![allow(clippy::cast_possible_truncation, reason = "tests count in small numbers")]
 
+mod beginning;
 mod faults;
 mod litestream;
 pub mod support;

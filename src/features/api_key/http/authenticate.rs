@@ -12,7 +12,7 @@ use crate::features::DEPLOYMENT;
 use crate::features::api_key::{self, ApiKey};
 use crate::tenants::Tenant;
 use crate::web::access::{Identity, presented_key};
-use crate::web::limits::Limits;
+use crate::web::limits::{Left, Limits};
 use crate::web::{Caller, Failure};
 
 /// The deployment's keys, for recognising them and nothing else; cheap to clone. It gives no access to
@@ -51,15 +51,16 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
-    /// The operator whose key the request presents, counted among their calls about this organization. 401 without one.
-    pub async fn operator(&self, headers: &HeaderMap, about: Option<OrganizationId>) -> Result<Caller> {
+    /// The operator whose key the request presents, counted among their calls about this organization, and what is left
+    /// of those. 401 without one.
+    pub async fn operator(&self, headers: &HeaderMap, about: Option<OrganizationId>) -> Result<(Caller, Option<Left>)> {
         let caller = match presented_key(headers) {
             Some(credential) => self.operators.authenticate(&credential).await?,
             None => None,
         };
         let caller = caller.ok_or_else(|| Error::new(&codes::UNAUTHENTICATED))?;
-        self.limits.api.check(&(about.unwrap_or(DEPLOYMENT), caller.key()))?;
-        Ok(caller)
+        let left = self.limits.api.check(&(about.unwrap_or(DEPLOYMENT), caller.key()))?;
+        Ok((caller, left))
     }
 }
 
@@ -68,6 +69,7 @@ impl Authenticator {
 ///
 /// It stands inside the layer that finds the organization, whose own keys it looks up in its file.
 pub async fn authenticate(State(auth): State<Authenticator>, mut request: Request, next: Next) -> Response {
+    let mut left = request.extensions_mut().remove::<Left>();
     // The control socket has spoken for its peer already, and so has the front door for an operator.
     if request.extensions().get::<Caller>().is_none()
         && let Some(credential) = presented_key(request.headers())
@@ -82,8 +84,9 @@ pub async fn authenticate(State(auth): State<Authenticator>, mut request: Reques
         match found {
             Ok(Some(caller)) => {
                 let organization = request.extensions().get::<Tenant>().map_or(DEPLOYMENT, Tenant::id);
-                if let Err(error) = auth.limits.api.check(&(organization, caller.key())) {
-                    return Failure::from(error).into_response();
+                match auth.limits.api.check(&(organization, caller.key())) {
+                    Ok(now) => left = now,
+                    Err(error) => return Failure::from(error).into_response(),
                 }
                 request.extensions_mut().insert(caller);
             }
@@ -95,7 +98,13 @@ pub async fn authenticate(State(auth): State<Authenticator>, mut request: Reques
     if request.extensions().get::<Caller>().is_none() {
         return Failure::from(Error::new(&codes::UNAUTHENTICATED)).into_response();
     }
-    next.run(request).await
+    let mut response = next.run(request).await;
+    if response.status().is_success()
+        && let Some(left) = left
+    {
+        left.tell(response.headers_mut());
+    }
+    response
 }
 
 /// A key of the organization that the request has resolved to; one of another is unknown here.
