@@ -29,20 +29,20 @@ impl Backups {
         }
         let deadline = Instant::now() + self.0.schedule.confirmation;
         let inner = Arc::clone(&self.0);
-        let shipped = Arc::new(AtomicBool::new(false));
-        let is_shipped = Arc::clone(&shipped);
+        let asks = Arc::new(AtomicBool::new(false));
+        let is_asking = Arc::clone(&asks);
         // What was shipped is noted also if nobody waits any more.
         let work = tokio::spawn(async move {
             let turn = inner.folding.of(source);
             let Ok(_turn) = timeout_at(deadline, turn.lock()).await else { return false };
-            fold_now(&inner, source, deadline, &is_shipped).await.unwrap_or_else(|error| {
+            fold_now(&inner, source, deadline, &is_asking).await.unwrap_or_else(|error| {
                 note_failure(&inner, source, &error, 1);
                 false
             })
         });
         let folded = timeout_at(deadline, work).await;
-        // Not where it was waited for whoever reads, while the store answers.
-        if Instant::now() >= deadline && !shipped.load(Ordering::Acquire) {
+        // Not where it was waited for whoever reads, or does the same, while the store answers.
+        if Instant::now() >= deadline && asks.load(Ordering::Acquire) {
             ledger::note_waited();
         }
         matches!(folded, Ok(Ok(true)))
@@ -62,18 +62,20 @@ impl Backups {
     }
 }
 
-async fn fold_now(inner: &Inner, source: Source, deadline: Instant, has_arrived: &AtomicBool) -> replica::Result<bool> {
+async fn fold_now(inner: &Inner, source: Source, deadline: Instant, asks: &AtomicBool) -> replica::Result<bool> {
     let entry = inner.states.take(source);
     let mut is_shipped = false;
     loop {
         // For as long as something is done, and not while it is waited for whoever reads: others' acknowledgements need
         // these hands too. In the order of whoever acknowledges, so that neither waits for the other.
+        asks.store(!is_shipped, Ordering::Release);
         let hand = inner.urgent_hands.acquire().await;
         let mut state = entry.state.lock().await;
         if !is_shipped || state.reached.is_none() {
+            asks.store(true, Ordering::Release);
             ship_in(inner, source, &mut state).await?;
-            has_arrived.store(true, Ordering::Release);
         }
+        asks.store(false, Ordering::Release);
         let Some(reached) = &mut state.reached else { return Ok(false) };
         let folded = inner.still(source, |still| Ok((fold(still, *reached)?, still.is_folded()))).await;
         let (at, is_folded) = folded.map_err(unreadable)?;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::whole::clear;
 use super::{Backups, Destroyed, Source, Target, Txid, told};
-use crate::base::{Result, codes};
+use crate::base::{Error, Result, codes};
 use crate::replica::{begin_at, points};
 
 impl Backups {
@@ -24,13 +24,15 @@ impl Backups {
         let replica = self.replica_of(source)?;
         let mut search = Search::among(points(&replica, &[]).await.map_err(told)?);
         while let Some(point) = search.next() {
-            let restored = self.restore(source, Target::Txid(point), place).await;
-            let is_own = restored.and_then(|_| tokio::task::block_in_place(|| is_own(place)));
-            clear(place)?;
-            match is_own {
+            let mut looked = self.look_at(source, point, place, &is_own).await;
+            if looked.as_ref().is_err_and(is_lost) {
+                // Once more: what went away in the middle of it looks like damage.
+                looked = self.look_at(source, point, place, &is_own).await;
+            }
+            match looked {
                 Ok(is_own) => search.note(is_own),
                 // It cannot be had back, so nothing is lost with it, and it says nothing of the others.
-                Err(error) if error.is(&codes::BACKUP_DAMAGED) || error.is(&codes::BACKUP_NOT_FOUND) => search.skip(),
+                Err(error) if is_lost(&error) => search.skip(),
                 Err(error) => return Err(error),
             }
         }
@@ -44,6 +46,24 @@ impl Backups {
         let bytes = objects.iter().map(|(_, size)| size).sum();
         Ok(Some(Destroyed { count: objects.len(), bytes, objects }))
     }
+
+    async fn look_at(
+        &self,
+        source: Source,
+        point: Txid,
+        place: &Path,
+        is_own: &impl Fn(&Path) -> Result<bool>,
+    ) -> Result<bool> {
+        let restored = self.restore(source, Target::Txid(point), place).await;
+        let is_own = restored.and_then(|_| tokio::task::block_in_place(|| is_own(place)));
+        clear(place)?;
+        is_own
+    }
+}
+
+/// Whether it cannot be had back.
+fn is_lost(error: &Error) -> bool {
+    error.is(&codes::BACKUP_DAMAGED) || error.is(&codes::BACKUP_NOT_FOUND)
 }
 
 /// The oldest of some points that is as all after it are, found by looking at few of them: first at the newest.

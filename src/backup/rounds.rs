@@ -207,7 +207,7 @@ pub(super) async fn ship_with(inner: &Inner, source: Source, state: &mut State, 
             reached.at = at;
         }
     }
-    note_success(inner, source, state.reached);
+    note_success(inner, source, state);
     inner.shipped(source);
     Ok(())
 }
@@ -232,6 +232,8 @@ pub(super) async fn put(
                 false => conflict(inner, source, state, error).await,
             });
         }
+        // It cannot be found there later, and must not push out of the list what can.
+        Err(error) if error.is_not_begun() => return Err(error),
         Err(error) => {
             state.tried.truncate(MOST_TRIED - 1);
             state.tried.insert(0, digest(&body)?);
@@ -347,16 +349,18 @@ fn note_waiting(inner: &Inner, source: Source, now: Timestamp) {
     });
 }
 
-fn note_success(inner: &Inner, source: Source, reached: Option<Reached>) {
-    let now = inner.clock.now();
+fn note_success(inner: &Inner, source: Source, state: &State) {
+    let (now, reached) = (inner.clock.now(), state.reached);
     note(inner, source, |progress| {
         progress.txid = reached.map(|reached| reached.txid).filter(|txid| *txid > Txid(0));
         progress.shipped_at = Some(now);
         if let Some(since) = progress.behind_since.take() {
             metrics::histogram!("bulkhead_backup_lag_seconds").record(now.since(since).as_secs_f64());
         }
-        progress.last_error = None;
-        progress.last_error_at = None;
+        if !state.has_no_snapshot {
+            progress.last_error = None;
+            progress.last_error_at = None;
+        }
         progress.stopped = None;
     });
 }

@@ -23,6 +23,8 @@ pub(super) struct State {
     pub damaged: HashSet<(u8, FileName)>,
     /// One of them breaks the chain: nothing that follows can be restored before there is a snapshot.
     pub is_torn: bool,
+    /// None could be made of the file when one was due, which is told until one can.
+    pub has_no_snapshot: bool,
     /// Somebody else writes to this replica: nothing is shipped any more.
     pub stopped: Option<String>,
     /// How often in a row the store did not take something.
@@ -78,6 +80,7 @@ impl State {
     /// Whether the store can be asked for all of it.
     pub fn is_idle(&self) -> bool {
         let is_fine = self.stopped.is_none() && self.failures == 0 && !self.is_torn && !self.is_replaced;
+        let is_fine = is_fine && !self.has_no_snapshot;
         self.next().is_none() && is_fine && self.damaged.is_empty() && self.tried.is_empty()
     }
 
@@ -149,6 +152,7 @@ mod tests {
             State { is_replaced: true, ..State::default() },
             State { is_torn: true, ..State::default() },
             State { failures: 1, ..State::default() },
+            State { has_no_snapshot: true, ..State::default() },
             State { stopped: Some("two servers".to_owned()), ..State::default() },
             State { tried: vec![[7; 32]], ..State::default() },
         ] {

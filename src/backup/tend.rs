@@ -24,6 +24,9 @@ const LOOK: Duration = Duration::from_secs(5);
 /// Resting ones that are looked at in the same moment.
 const AT_ONCE: usize = 2;
 
+/// After a file of which no snapshot could be made.
+const AGAIN: Duration = length::hours(1);
+
 /// A clock that is set right by less than this was not wrong.
 const CLOCKS_DIFFER: Duration = length::hours(1);
 
@@ -42,8 +45,17 @@ pub(super) async fn tend(inner: &Inner, source: Source, entry: &Entry, chores: C
     };
     let mut left = chores;
     let done = do_chores(inner, source, entry, &mut left).await;
-    if done.is_err() {
-        entry.state.lock().await.put_back(left, inner.schedule.levels[0]);
+    match &done {
+        Ok(()) if chores.snapshot => entry.state.lock().await.has_no_snapshot = false,
+        Ok(()) => {}
+        // Looking at all of a file holds its writers up, and nothing mends it meanwhile.
+        Err(Error::Database { .. }) if left.snapshot => {
+            let mut state = entry.state.lock().await;
+            state.has_no_snapshot = true;
+            state.put_back(Chores { snapshot: false, ..left }, inner.schedule.levels[0]);
+            state.put_back(Chores { snapshot: true, ..Chores::default() }, AGAIN);
+        }
+        Err(_) => entry.state.lock().await.put_back(left, inner.schedule.levels[0]),
     }
     done
 }

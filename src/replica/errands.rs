@@ -22,6 +22,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 const AT_ONCE: usize = 64;
 /// Threads that have not come back. With so many, nothing is begun before one of them has.
 const MOST_LOST: usize = 256;
+/// How long it is waited for one that was given up and is to change the same: whoever asks will ask again.
+const SETTLES: Duration = Duration::from_secs(1);
 /// How long a thread without an errand stays for the next.
 const IDLE: Duration = Duration::from_secs(10);
 
@@ -109,16 +111,16 @@ impl Errands {
     ) -> io::Result<T> {
         let inner = &self.0;
         let deadline = Instant::now() + inner.patience;
-        inner.settled(changes, deadline).await?;
+        inner.settled(changes, deadline.min(Instant::now() + SETTLES)).await?;
         let mut scout = None;
         if inner.state().is_doubtful {
-            let held = timeout_at(deadline, inner.scout.lock()).await.map_err(|_| no_answer())?;
+            let held = timeout_at(deadline, inner.scout.lock()).await.map_err(|_| not_begun())?;
             scout = inner.state().is_doubtful.then_some(held);
         }
-        let place = timeout_at(deadline, inner.places.acquire()).await.map_err(|_| no_answer())?;
+        let place = timeout_at(deadline, inner.places.acquire()).await.map_err(|_| not_begun())?;
         // Given up while this one waited for its place.
         if inner.is_changing(changes) || inner.state().lost >= MOST_LOST {
-            return Err(no_answer());
+            return Err(not_begun());
         }
         let (tell, mut told) = oneshot::channel();
         let pulse = Pulse::default();
@@ -161,6 +163,15 @@ fn no_answer() -> io::Error {
     io::Error::new(io::ErrorKind::TimedOut, "it does not answer")
 }
 
+fn not_begun() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, NotBegun)
+}
+
+/// Why an errand was refused that nobody went on: nothing of it can be carried out later.
+#[derive(Debug, thiserror::Error)]
+#[error("it does not answer, and nothing more is asked of it")]
+pub(super) struct NotBegun;
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -178,7 +189,7 @@ impl Inner {
     async fn settled(&self, changes: Option<&str>, deadline: Instant) -> io::Result<()> {
         let mut returned = self.returned.subscribe();
         while self.is_changing(changes) {
-            timeout_at(deadline, returned.changed()).await.map_err(|_| no_answer())?.map_err(io::Error::other)?;
+            timeout_at(deadline, returned.changed()).await.map_err(|_| not_begun())?.map_err(io::Error::other)?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What can go wrong with a replica, sorted by what the caller should do about it.
 
 use super::PlanError;
+use super::errands::NotBegun;
 use crate::ltx;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -52,6 +53,14 @@ impl Error {
         matches!(self, Self::Unreachable { .. })
     }
 
+    /// Whether nothing of it was begun, so that nothing of it can arrive later.
+    #[must_use]
+    pub fn is_not_begun(&self) -> bool {
+        let Self::Unreachable { source, .. } = self else { return false };
+        let inner = source.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<NotBegun>)
+    }
+
     pub(super) fn damaged(object: impl Into<String>, source: impl Into<Cause>) -> Self {
         Self::Damaged { object: object.into(), source: source.into() }
     }
@@ -67,6 +76,28 @@ impl Error {
             // A file that ends too early is damage, whatever noticed it.
             ltx::Error::Io(error) if error.kind() != io::ErrorKind::UnexpectedEof => Self::local(local, error),
             error => Self::damaged(object, error),
+        }
+    }
+
+    /// For a file of a folder that was open already and cannot be read: the folder answers, and what it has is damaged,
+    /// unless it was taken away meanwhile, with its server or by another one.
+    pub(super) fn of_reading(path: &Path, error: io::Error) -> Self {
+        use io::ErrorKind as Kind;
+        let object = path.display().to_string();
+        match error.kind() {
+            Kind::StaleNetworkFileHandle => Self::NotFound { object },
+            Kind::TimedOut
+            | Kind::NotConnected
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+            | Kind::NetworkDown
+            | Kind::ConnectionReset
+            | Kind::ConnectionAborted
+            | Kind::WouldBlock => Self::of_folder(path, error),
+            _ if error.raw_os_error() == Some(rustix::io::Errno::HOSTDOWN.raw_os_error()) => {
+                Self::of_folder(path, error)
+            }
+            _ => Self::damaged(object, error),
         }
     }
 

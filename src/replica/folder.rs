@@ -142,8 +142,7 @@ impl Folder {
             let local = |error| Error::local(&scratch, error);
             Ok(match (full, read) {
                 (Some(full), _) => Err(local(full)),
-                // The folder answers, and cannot read what it has.
-                (None, Err(error)) => Err(Error::damaged(name.display().to_string(), error)),
+                (None, Err(error)) => Err(Error::of_reading(name, error)),
                 (None, Ok(())) => content.finish().map_err(local),
             })
         };
@@ -161,7 +160,7 @@ impl Folder {
                 is_same
             });
             let is_same = is_same && matches!(ours.read(&mut [0]), Ok(0));
-            Ok(read.map(|()| is_same).map_err(|error| Error::damaged(name.display().to_string(), error)))
+            Ok(read.map(|()| is_same).map_err(|error| Error::of_reading(name, error)))
         };
         self.look(self.file(path, item), compare).await?
     }

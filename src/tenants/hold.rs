@@ -14,14 +14,14 @@ use tokio::time::{Instant, sleep};
 use super::encryption::Keys;
 use super::gate::Shut;
 use super::look::{Depth, Look, look_at};
-use super::open_files::{Tenants, check_stamp};
+use super::open_files::{Tenants, check_stamp, stamp_in};
 use super::path;
 use super::tenant::Tenant;
 use crate::base::{Error, OrganizationId, Result, codes};
 use crate::crypto::hash;
 use crate::keyring::WrappedKey;
 use crate::sqlite::{
-    Aside, CAN_ENCRYPT, Database, Opening, Read, TenantDb, Write, remove_wal, sync_directory, unfolded,
+    Aside, CAN_ENCRYPT, Database, Opening, Read, TenantDb, Write, is_of_disk, remove_wal, sync_directory, unfolded,
 };
 
 /// How long those who work with the file may go on.
@@ -254,15 +254,30 @@ impl Held {
     }
 
     /// Whether the file is missing, another one's, or damaged anywhere. Fails where that cannot be told now, such as while
-    /// its key cannot be had; a file that is too new for this program is none of it.
+    /// its key cannot be had, its volume is away or the disk does not give it; a file that is too new for this program is
+    /// none of it.
     pub async fn is_damaged(&self) -> Result<bool> {
+        self.tenants.require_volume(self.id)?;
         let _keys = self.tenants.unlock(self.id).await?;
         if !CAN_ENCRYPT && self.tenants.is_encrypted(self.id).await? {
             return Err(Error::new(&codes::ORGANIZATION_ENCRYPTED));
         }
         let (file, now) = (self.file(), self.tenants.0.clock.now());
-        let look = tokio::task::block_in_place(|| look_at(&file, Depth::Full, now, i64::MAX))?;
-        Ok(!matches!(look, Look::Seen(seen) if seen.names.id == self.id && seen.examination.damage.is_empty()))
+        tokio::task::block_in_place(|| {
+            if !file.try_exists().map_err(|error| failed("cannot look at", &file, error))? {
+                return Ok(true);
+            }
+            let looked = Aside::<TenantDb>::open(&file, now).and_then(|aside| {
+                aside.version()?;
+                Ok(!aside.examine(true)?.damage.is_empty() || aside.read(stamp_in)? != Some(self.id))
+            });
+            match looked {
+                // Nothing that is in the file.
+                Err(error) if is_of_disk(&error) => Err(error),
+                Err(_) => Ok(true),
+                found => found,
+            }
+        })
     }
 
     /// Every file in the directory, with its digest.

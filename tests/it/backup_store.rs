@@ -188,4 +188,7 @@ async fn of_a_damaged_file_no_snapshot_is_made() {
     room.rename("Third").await;
     room.confirm().await;
     assert_eq!((room.at_the_store().await.as_str(), snapshots().await), ("Third", 1));
+    let told = room.backups.progress(room.organization).unwrap();
+    assert!(told.last_error.is_some_and(|why| why.contains("the file is damaged")), "it is not told any more");
+    assert!(told.behind_since.is_none());
 }

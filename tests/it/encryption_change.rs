@@ -471,6 +471,9 @@ mod with {
         let log = world.operator().get("/v1/audit_events?limit=100").await.expect(200).json().to_string();
         assert_eq!(log.matches("organization.history_deleted").count(), 1, "{log}");
         assert!(!files_below(copies.path()).is_empty(), "the backup does not go on");
+        // Plain it was at the beginning as well, which is no reason to keep anything.
+        let told = world.operator().get("/v1/organizations/acme/differences?from=0000000000000001").await;
+        told.expect(404);
         world.signed_in("acme", "owner@acme.test").await;
         // Then there is nothing to be done, and nothing is.
         let body = json!({"encryption": "columns", "delete_copies": true});

@@ -334,8 +334,20 @@ async fn a_release_that_cannot_be_leaves_it_frozen() {
     drop(held);
     assert_eq!(world.operator().get(PATH).await.expect(200).json(), frozen);
     assert!(is_identical(&world).await);
-    // A file that a newer program has left is no damaged one.
+    // What the disk does not give says nothing of the file.
     let file = crate::organizations::file_of(&world, &id);
+    let in_the_way = file.with_file_name("db.sqlite-wal");
+    world
+        .while_stopped(|_| {
+            let _ = fs::remove_file(&in_the_way);
+            fs::create_dir(&in_the_way).unwrap();
+        })
+        .await;
+    let refused = world.operator().delete(PATH).await;
+    assert_eq!(refused.status, 503, "{refused:?}");
+    world.while_stopped(|_| fs::remove_dir(&in_the_way).unwrap()).await;
+    assert_eq!(world.operator().get(PATH).await.expect(200).json(), frozen);
+    // A file that a newer program has left is no damaged one.
     let set = |version: i64| {
         let file = file.clone();
         move |_: &std::path::Path| {

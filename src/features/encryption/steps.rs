@@ -148,8 +148,15 @@ async fn clear(state: &DeploymentState, id: OrganizationId) -> Result<()> {
     if let Some(backups) = own_backups(state) {
         let source = Source::Organization(id);
         let copy = Copy::new(&workshop(backups))?;
-        let is_own = state.tenants.tells_own(id).await?;
-        let destroyed = match backups.forget_before_own(source, &copy.file(), is_own).await? {
+        let kept = match state.tenants.file_keys_known(id).await?.standing {
+            // Plain it may have been before as well: nothing tells those copies from what it is now.
+            FileStanding::Plain => None,
+            _ => {
+                let is_own = state.tenants.tells_own(id).await?;
+                backups.forget_before_own(source, &copy.file(), is_own).await?
+            }
+        };
+        let destroyed = match kept {
             Some(destroyed) => destroyed,
             // What the file is now is nowhere in it.
             None => {
