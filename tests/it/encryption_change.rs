@@ -465,6 +465,7 @@ mod with {
         let found = world.operator().get(PATH).await.expect(200).json();
         assert_eq!(found["files_from_before"], json!(["broken-1/db.sqlite"]), "{found}");
 
+        let then = world.clock.now().to_string();
         let found = changed(&world, "columns", true).await;
         assert_eq!(found["files_from_before"], json!([]), "{found}");
         assert!(!aside.exists());
@@ -472,8 +473,8 @@ mod with {
         assert_eq!(log.matches("organization.history_deleted").count(), 1, "{log}");
         assert!(!files_below(copies.path()).is_empty(), "the backup does not go on");
         // Plain it was at the beginning as well, which is no reason to keep anything.
-        let told = world.operator().get("/v1/organizations/acme/differences?from=0000000000000001").await;
-        told.expect(404);
+        let backup = world.operator().get("/v1/organizations/acme/backup").await.expect(200).json();
+        assert!(backup["oldest"]["at"].as_str().unwrap() >= then.as_str(), "{then}: {backup}");
         world.signed_in("acme", "owner@acme.test").await;
         // Then there is nothing to be done, and nothing is.
         let body = json!({"encryption": "columns", "delete_copies": true});
