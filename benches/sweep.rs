@@ -18,6 +18,8 @@ use crate::wire::Client;
 const WORKERS: usize = 2;
 /// How often the two take turns.
 const ROUNDS: usize = 8;
+/// Before it is looked again how far a migration is.
+const PAUSE: Duration = Duration::from_millis(5);
 /// Organizations that are asked for meanwhile.
 const LIVE: usize = 10;
 
@@ -35,12 +37,14 @@ pub fn migration(bench: &mut Bench) -> Vec<Line> {
     }
     // Half of them with nobody there, against the same by hand; in turns, because the disk has moods.
     let part = by_hand.len().div_ceil(ROUNDS);
-    let (mut ours, mut raw) = (Vec::new(), Vec::new());
+    let (mut ours, mut raw, mut last) = (Vec::new(), Vec::new(), String::new());
     for (round, files) in by_hand.chunks(part).enumerate() {
         raw.push(migrate_by_hand(files));
         let left = count - LIVE - round * part;
         let began = Instant::now();
-        let migrated = sweep(&server, &fleet.operator_key, Some(100.0 * files.len() as f64 / left as f64), || {});
+        let share = 100.0 * files.len() as f64 / left as f64;
+        let (migrated, path) = sweep(&server, &fleet.operator_key, Some(share), || {});
+        last = path;
         ours.push(migrated as f64 / began.elapsed().as_secs_f64());
         eprintln!("  {:.0} against {:.0}", ours[round], raw[round]);
     }
@@ -57,15 +61,21 @@ pub fn migration(bench: &mut Bench) -> Vec<Line> {
     };
     let mut rounds = Rounds::default();
     for round in 0..ROUNDS {
+        let mut operator = Operator::new(&server, &fleet.operator_key);
         let (mut idle, mut busy) = (Vec::new(), Vec::new());
-        (0..bench.amount(2000, 50)).for_each(|n| take(&mut idle, n));
+        // With the same questions in between: what follows a pause is slower, whatever else is done.
+        for n in 0..bench.amount(100, 3) {
+            operator.get(&last).unwrap();
+            (0..20).for_each(|_| take(&mut idle, n));
+            thread::sleep(PAUSE);
+        }
         let mut n = 0;
         let share = 100.0 / (ROUNDS - round) as f64;
         let asking = || {
             (0..20).for_each(|_| take(&mut busy, n));
             n += 1;
         };
-        let migrated = sweep(&server, &fleet.operator_key, Some(share).filter(|share| *share < 100.0), asking);
+        let (migrated, _) = sweep(&server, &fleet.operator_key, Some(share).filter(|share| *share < 100.0), asking);
         assert!(!busy.is_empty());
         eprintln!("  {} requests while {migrated} were migrated", busy.len());
         rounds.measured.push(quantile(busy, 0.99));
@@ -109,8 +119,8 @@ fn migrate_by_hand(files: &[PathBuf]) -> f64 {
     files.len() as f64 / started.elapsed().as_secs_f64()
 }
 
-/// Migrates a share of those that are left, doing something else meanwhile; how many there were.
-fn sweep(server: &Server, key: &str, share: Option<f64>, mut meanwhile: impl FnMut()) -> u64 {
+/// Migrates a share of those that are left, doing something else meanwhile; how many there were, and where that is told.
+fn sweep(server: &Server, key: &str, share: Option<f64>, mut meanwhile: impl FnMut()) -> (u64, String) {
     let mut operator = Operator::new(server, key);
     let begun = operator.post("/v1/fleet/migrations", &json!({ "canary_percent": share })).unwrap();
     assert_eq!(begun.status, 202, "{}", begun.text());
@@ -121,11 +131,11 @@ fn sweep(server: &Server, key: &str, share: Option<f64>, mut meanwhile: impl FnM
         if found["state"] != "running" {
             assert_eq!(found["state"], "done", "{found}\n{}", server.log());
             assert_eq!(found["findings_count"], 0, "{found}");
-            return found["migrated"].as_u64().unwrap();
+            return (found["migrated"].as_u64().unwrap(), path);
         }
         assert!(started.elapsed() < Duration::from_secs(180), "the migration does not end: {found}");
         meanwhile();
-        thread::sleep(Duration::from_millis(5));
+        thread::sleep(PAUSE);
     }
 }
 

@@ -26,9 +26,8 @@ pub struct Crew(mpsc::Sender<Job>);
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// For so many times as long as its work took a thread rests, if others were at work meanwhile: they meet it in one
-/// request of ten.
-const REST: u32 = 9;
+/// For so many times as long as its work took a thread rests, if others were at work meanwhile.
+const REST: u32 = 3;
 /// However long that was.
 const LONGEST_REST: Duration = Duration::from_millis(250);
 
@@ -145,6 +144,6 @@ mod tests {
     fn nobody_rests_for_nobody_or_for_long() {
         let rest = |millis, were_others| rest(Duration::from_millis(millis), were_others).as_millis();
         assert_eq!((rest(5, false), rest(60_000, false)), (0, 0));
-        assert_eq!((rest(5, true), rest(60_000, true)), (45, 250));
+        assert_eq!((rest(5, true), rest(60_000, true)), (15, 250));
     }
 }
