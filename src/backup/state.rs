@@ -79,8 +79,8 @@ impl State {
 
     /// Whether the store can be asked for all of it.
     pub fn is_idle(&self) -> bool {
-        let is_fine = self.stopped.is_none() && self.failures == 0 && !self.is_torn && !self.is_replaced;
-        let is_fine = is_fine && !self.has_no_snapshot;
+        let is_whole = !self.is_torn && !self.is_replaced && !self.has_no_snapshot;
+        let is_fine = self.stopped.is_none() && self.failures == 0 && is_whole;
         self.next().is_none() && is_fine && self.damaged.is_empty() && self.tried.is_empty()
     }
 

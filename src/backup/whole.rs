@@ -39,14 +39,12 @@ impl Backups {
         out: &Path,
         check: impl Fn(&Path) -> Result<()>,
     ) -> Result<Restored> {
-        let error = match self.checked(source, target, out, &check).await {
-            Err(error) if error.is(&codes::BACKUP_DAMAGED) => error,
-            outcome => return outcome,
+        let Refused { error, mut search, end } = match self.by_any_way(source, target, out, &check).await? {
+            Ok(restored) => return Ok(restored),
+            Err(refused) => refused,
         };
-        let mut search = self.search(source, out, &check)?;
-        let found = match search.by_another_way(source, target).await {
-            Ok(Err(end)) => search.before(end).await,
-            Ok(Ok(restored)) => return Ok(restored),
+        let found = match end {
+            Ok(end) => search.before(end).await,
             Err(error) => Err(error),
         };
         clear(out)?;
@@ -73,17 +71,31 @@ impl Backups {
         out: &Path,
         check: impl Fn(&Path) -> Result<()>,
     ) -> Result<Restored> {
-        let error = match self.checked(source, target, out, &check).await {
-            Err(error) if error.is(&codes::BACKUP_DAMAGED) => error,
-            outcome => return outcome,
-        };
-        let mut search = self.search(source, out, &check)?;
-        let found = search.by_another_way(source, target).await;
-        match found {
-            Ok(Ok(restored)) => Ok(restored),
-            Ok(Err(_)) => clear(out).and(Err(error)),
-            Err(other) => clear(out).and(Err(other)),
+        match self.by_any_way(source, target, out, &check).await? {
+            Ok(restored) => Ok(restored),
+            Err(refused) => clear(out).and(Err(refused.end.err().unwrap_or(refused.error))),
         }
+    }
+
+    /// By the shortest way, or by another one where that leads to a copy that is damaged.
+    async fn by_any_way<'a, C: Fn(&Path) -> Result<()>>(
+        &self,
+        source: Source,
+        target: Target,
+        out: &'a Path,
+        check: &'a C,
+    ) -> Result<Result<Restored, Refused<'a, C>>> {
+        let error = match self.checked(source, target, out, check).await {
+            Err(error) if error.is(&codes::BACKUP_DAMAGED) => error,
+            outcome => return outcome.map(Ok),
+        };
+        let mut search = self.search(source, out, check)?;
+        let end = match search.by_another_way(source, target).await {
+            Ok(Ok(restored)) => return Ok(Ok(restored)),
+            Ok(Err(end)) => Ok(end),
+            Err(other) => Err(other),
+        };
+        Ok(Err(Refused { error, search, end }))
     }
 
     async fn checked(
@@ -102,6 +114,14 @@ impl Backups {
         let until = Instant::now() + PATIENCE;
         Ok(Search { replica: self.replica_of(source)?, out, check, left_out, sound, tries: MOST, until })
     }
+}
+
+/// No way leads to a copy that is whole.
+struct Refused<'a, C> {
+    error: Error,
+    search: Search<'a, C>,
+    /// Which point that is, or why no other way could be tried.
+    end: Result<Txid>,
 }
 
 struct Search<'a, C> {
