@@ -15,9 +15,7 @@ const P256: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x
 #[test]
 fn a_sealed_key_opens_in_its_own_place_only() {
     let deployment = Deployment::new();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     let [one, two, moved, well] = ["one", "two", "moved", "well"].map(|slug| operator.organization(slug));
     // Two keys in one file: `moved` gets the private half of its second key in its first row.
     let path = format!("/v1/organizations/{moved}/signing_keys/rotation");
@@ -60,9 +58,7 @@ fn a_sealed_key_opens_in_its_own_place_only() {
 #[test]
 fn the_files_hold_no_secret_in_the_clear_and_the_catalog_no_person() {
     let deployment = Deployment::new();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let id = operator.organization("acme");
     let session = Person::at(&server, &host_of("acme")).sign_in(&owner_of("acme")).unwrap();
     let path = format!("/v1/organizations/{id}/api_keys");

@@ -89,9 +89,7 @@ fn litestream_restores_what_was_shipped() {
         return;
     }
     let (deployment, replica) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     let ids = ["acme", "globex"].map(|slug| operator.organization(slug));
     for round in 0..5 {
         for (id, slug) in ids.iter().zip(["acme", "globex"]) {
@@ -163,9 +161,7 @@ fn litestream_takes_over_and_gives_back() {
         return;
     }
     let (deployment, replica) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let id = operator.organization("acme");
     for n in 0..3 {
         member(&mut operator, &id, &json!({ "email": format!("ours{n}@example.com") }));
@@ -220,9 +216,7 @@ fn a_bucket_does_as_well() {
         .with("BACKUP_FORCE_PATH_STYLE", true)
         .with("BACKUP_ALLOW_HTTP", true)
         .with("BACKUP_DELAY_MILLISECONDS", 20);
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     let id = operator.organization("acme");
     for n in 0..3 {
         member(&mut operator, &id, &json!({ "email": format!("m{n}@example.com") }));
@@ -255,9 +249,7 @@ fn a_store_that_is_down_slows_nothing_and_loses_nothing() {
     let (deployment, replica) = deployment();
     // Where the folder should be made there is a file.
     fs::write(&replica, "in the way").unwrap();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     let id = operator.organization("acme");
     let started = Instant::now();
     for n in 0..20 {
@@ -290,9 +282,7 @@ fn what_was_not_shipped_is_never_folded_away() {
         return;
     }
     let (deployment, replica) = deployment();
-    let key = deployment.operator_key();
-    let mut server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (mut server, mut operator, _) = deployment.started();
     let id = operator.organization("acme");
     shipped(&mut operator);
     // The store goes away, and far more is written than a WAL is left to grow to.

@@ -86,9 +86,7 @@ fn refused(deployment: &Deployment, args: &[&str]) -> (Value, String) {
 fn a_damaged_snapshot_hides_nothing_that_other_files_lead_to() {
     for is_newest in [true, false] {
         let (deployment, folder) = deployment();
-        let key = deployment.operator_key();
-        let server = deployment.serve();
-        let mut operator = Operator::new(&server, &key);
+        let (server, mut operator, key) = deployment.started();
         let id = operator.organization("acme");
         let base = format!("/v1/organizations/{id}");
         let [erna, _] = ["erna", "fred"]
@@ -125,9 +123,7 @@ fn a_damaged_snapshot_hides_nothing_that_other_files_lead_to() {
 #[test]
 fn where_the_newest_is_damaged_the_newest_whole_one_is_named_and_not_taken_unasked() {
     let (deployment, folder) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let id = operator.organization("acme");
     let base = format!("/v1/organizations/{id}");
     for n in 0..3 {
@@ -184,9 +180,7 @@ fn where_the_newest_is_damaged_the_newest_whole_one_is_named_and_not_taken_unask
 #[test]
 fn where_nothing_is_whole_nothing_is_named() {
     let (deployment, folder) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     let id = operator.organization("acme");
     shipped(&mut operator);
     server.stop();
@@ -208,9 +202,7 @@ fn where_nothing_is_whole_nothing_is_named() {
 #[test]
 fn a_damaged_file_is_told_and_what_was_shipped_of_it_is_put_in_its_place() {
     let (deployment, _) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let id = operator.organization("acme");
     let base = format!("/v1/organizations/{id}");
     member(&mut operator, &id, &json!({ "email": "last@example.com" }));

@@ -125,9 +125,7 @@ fn is_clean(replica: &Path) -> bool {
 #[test]
 fn a_full_store_and_a_wal_that_cannot_be_read() {
     let Some((deployment, replica, faults)) = deployment() else { return };
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let (id, other) = (operator.organization("acme"), operator.organization("globex"));
     until("it is shipped", || operator.get("/v1/backup").unwrap().json()["waiting"] == 0);
     for (fault, said) in [("full", "No space left"), ("unreadable", "could not be captured")] {
@@ -159,9 +157,7 @@ fn a_full_store_and_a_wal_that_cannot_be_read() {
 #[test]
 fn a_torn_file_at_the_store_is_made_up_for() {
     let Some((deployment, replica, _)) = deployment() else { return };
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let id = operator.organization("acme");
     for n in 0..3 {
         assert_eq!(rename(&server, &key, &id, &format!("Name {n}")), 200);

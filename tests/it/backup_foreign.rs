@@ -9,7 +9,7 @@ use bulkhead::replica::{Location, Settings, Store};
 use serde_json::{Value, json};
 
 use crate::backup::{copy_of, deployment, shipped};
-use crate::process::{Deployment, Operator};
+use crate::process::Deployment;
 use crate::replica::support;
 use crate::world::World;
 
@@ -106,9 +106,7 @@ fn fetch(deployment: &Deployment, what: &str, to: &Path) -> String {
 async fn a_fetch_says_whether_the_store_or_the_copy_is_of_no_use() {
     let (deployment, replica) = deployment();
     let (acme, globex) = tokio::task::block_in_place(|| {
-        let key = deployment.operator_key();
-        let server = deployment.serve();
-        let mut operator = Operator::new(&server, &key);
+        let (server, mut operator, _) = deployment.started();
         let ids = (operator.organization("acme"), operator.organization("globex"));
         shipped(&mut operator);
         server.stop();

@@ -46,9 +46,7 @@ fn soon(what: &str, call: impl FnOnce() -> Answer) -> Answer {
 #[test]
 fn a_start_does_not_wait_for_a_mount_that_hangs_and_all_is_shipped_when_it_answers() {
     let (deployment, replica) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let (acme, globex) = (operator.organization("acme"), operator.organization("globex"));
     until("it waits for the store", || {
         let path = format!("/v1/organizations/{globex}");
@@ -115,9 +113,7 @@ fn a_start_does_not_wait_for_a_mount_that_hangs_and_all_is_shipped_when_it_answe
 #[test]
 fn a_mount_that_begins_to_hang_holds_up_only_what_asks_for_it() {
     let (deployment, replica) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     let acme = operator.organization("acme");
     until("it is shipped", || operator.get("/v1/backup").unwrap().json()["waiting"] == 0);
     let _pipe = hang(&replica);
@@ -144,9 +140,7 @@ fn an_erased_member_is_waited_for_once() {
         .with("BACKUP_CONFIRM_SECONDS", 8)
         .with("BACKUP_REPLICATION", "object")
         .with("SERVER_REQUEST_TIMEOUT_SECONDS", 14);
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let acme = operator.organization("acme");
     let members = format!("/v1/organizations/{acme}/members");
     let made = operator.post(&members, &json!({"email": "ada@acme.test"})).unwrap().json();

@@ -196,9 +196,7 @@ fn a_start_without_a_backup_forgets_nothing() {
     let replica = deployment.directory.path().join("replica");
     let url = format!("file://{}", replica.display());
     let deployment = deployment.with("BACKUP_URL", &url).with("BACKUP_DELAY_MILLISECONDS", 20);
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let (id, other) = (operator.organization("acme"), operator.organization("globex"));
     let deadline = Instant::now() + Duration::from_secs(60);
     while !server.log().contains("the store of the backup has everything") {

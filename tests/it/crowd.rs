@@ -29,9 +29,7 @@ struct Crowd {
 impl Crowd {
     fn new(deployment: Deployment) -> Self {
         let deployment = deployment.with("FILES_MAX_OPEN", OPEN);
-        let key = deployment.operator_key();
-        let server = deployment.serve();
-        let mut operator = Operator::new(&server, &key);
+        let (server, mut operator, _) = deployment.started();
         let slugs: Vec<String> = (0..ORGANIZATIONS).map(|n| format!("crowd-{n}")).collect();
         for slug in &slugs {
             operator.organization(slug);

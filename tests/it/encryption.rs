@@ -368,9 +368,7 @@ mod with {
         let replica = deployment.directory.path().join("replica");
         let url = format!("file://{}", replica.display());
         let deployment = deployment.with("BACKUP_URL", url).with("BACKUP_DELAY_MILLISECONDS", 20);
-        let key = deployment.operator_key();
-        let server = deployment.serve();
-        let mut operator = Operator::new(&server, &key);
+        let (server, mut operator, key) = deployment.started();
         let made = operator.post("/v1/organizations", &wanted("acme")).unwrap();
         assert_eq!(made.status, 201, "{}", made.text());
         let id = made.json()["id"].as_str().unwrap().to_owned();

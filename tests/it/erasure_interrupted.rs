@@ -180,9 +180,7 @@ fn an_operator_erases_at_the_command_line() {
 fn at_the_command_line_it_is_said_what_an_erasure_waits_for() {
     let (deployment, replica) = crate::backup::deployment();
     let (slugs, away) = (["acme", "beside", "third"], replica.with_extension("away"));
-    let key = deployment.operator_key();
-    let mut server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (mut server, mut operator, _) = deployment.started();
     let ids = slugs.map(|slug| operator.organization(slug));
     crate::backup::shipped(&mut operator);
     fs::rename(&replica, &away).unwrap();

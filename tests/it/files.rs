@@ -87,9 +87,7 @@ const RUINS: [Ruin; 14] = [
 #[test]
 fn a_bad_file_is_the_trouble_of_one_organization() {
     let deployment = Deployment::new();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let healthy = operator.organization("healthy");
     let ids: Vec<String> = RUINS.iter().map(|ruin| operator.organization(ruin.slug)).collect();
     server.stop();
@@ -151,9 +149,7 @@ fn a_bad_file_is_the_trouble_of_one_organization() {
 #[test]
 fn damage_that_is_met_while_a_file_is_open_sets_it_aside_until_it_is_repaired() {
     let deployment = Deployment::new();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let [ill, well] = ["ill", "well"].map(|slug| operator.organization(slug));
     server.stop();
     let good = fs::read(deployment.file(&ill)).unwrap();
@@ -193,9 +189,7 @@ fn damage_that_is_met_while_a_file_is_open_sets_it_aside_until_it_is_repaired() 
 fn more_organizations_at_once_than_may_be_open() {
     const OPEN: usize = 8;
     let deployment = Deployment::new().with("FILES_MAX_OPEN", OPEN);
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let slugs: Vec<String> = (0..40).map(|n| format!("crowd-{n}")).collect();
     for slug in &slugs {
         operator.organization(slug);

@@ -233,9 +233,7 @@ async fn stats_count_and_measure() {
 #[test]
 fn a_check_goes_on_after_a_kill_and_by_the_command_line() {
     let deployment = Deployment::new();
-    let key = deployment.operator_key();
-    let mut server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (mut server, mut operator, key) = deployment.started();
     let ids: Vec<String> = (0..150).map(|n| operator.organization(&format!("org-{n:03}"))).collect();
     // Of the last batch, so that the kill comes before it.
     let torn = ids.iter().max().unwrap();

@@ -20,9 +20,7 @@ struct Scene {
 impl Scene {
     fn new() -> Self {
         let deployment = Deployment::new();
-        let key = deployment.operator_key();
-        let server = deployment.serve();
-        let mut operator = Operator::new(&server, &key);
+        let (server, mut operator, key) = deployment.started();
         let ids = ["acme-before", "globex", "initech"].map(|slug| operator.organization(slug));
         let mut send = |method: &'static str, path: &str, body: Value, status: u16| {
             let sent = operator.client.send(&Request::new(method, HOST, path).bearer(&key).json(&body)).unwrap();

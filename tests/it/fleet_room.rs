@@ -228,9 +228,7 @@ pub fn fill(directory: &Path) -> std::path::PathBuf {
 fn a_full_disk_refuses_writes_and_nothing_else() {
     let deployment = Deployment::new();
     let Some(_mount) = Mount::new(&deployment.data_dir(), 48 << 20) else { return };
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let id = operator.organization("acme");
     let cookie = Person::at(&server, &host_of("acme")).sign_in(&owner_of("acme")).unwrap();
     let members = format!("/v1/organizations/{id}/members");
@@ -308,9 +306,7 @@ fn sound(deployment: &Deployment, operator: &mut Operator, id: &str) {
 #[test]
 fn a_disk_that_does_not_write_refuses_writes_and_nothing_else() {
     let deployment = Deployment::new();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     let id = operator.organization("acme");
     let members = format!("/v1/organizations/{id}/members");
     assert_eq!(operator.post(&members, &json!({"email": "before@acme.test"})).unwrap().status, 201);

@@ -14,9 +14,7 @@ use crate::process::{Deployment, Operator, PASSWORD, Person, Server, host_of, ow
 #[test]
 fn a_restore_brings_back_what_was_and_not_what_was_taken_away() {
     let (deployment, _) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     let id = operator.organization("acme");
     let other = operator.organization("globex");
     let base = format!("/v1/organizations/{id}");
@@ -118,9 +116,7 @@ fn a_restore_brings_back_what_was_and_not_what_was_taken_away() {
 #[test]
 fn whoever_was_invited_then_and_has_lost_access_since_is_not_invited_again() {
     let (deployment, _) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     let id = operator.organization("acme");
     let base = format!("/v1/organizations/{id}");
     let ida = member(&mut operator, &id, &json!({ "email": "ida@example.com" }));
@@ -149,9 +145,7 @@ fn whoever_was_invited_then_and_has_lost_access_since_is_not_invited_again() {
 #[test]
 fn a_file_that_is_replaced_by_an_earlier_one_has_nobody_who_was_erased_since() {
     let (deployment, _) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let id = operator.organization("acme");
     let base = format!("/v1/organizations/{id}");
     let [erna, fred] = ["erna", "fred"]
@@ -186,9 +180,7 @@ fn a_file_that_is_replaced_by_an_earlier_one_has_nobody_who_was_erased_since() {
 #[test]
 fn a_broken_file_is_replaced_and_a_sound_one_is_not() {
     let (deployment, _) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let (id, other) = (operator.organization("acme"), operator.organization("globex"));
     member(&mut operator, &id, &json!({ "email": "last@example.com" }));
     shipped(&mut operator);
@@ -236,9 +228,7 @@ fn a_broken_file_is_replaced_and_a_sound_one_is_not() {
 #[test]
 fn a_restore_that_reinstates_gives_members_back_what_was_taken() {
     let (deployment, _) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     let id = operator.organization("acme");
     let base = format!("/v1/organizations/{id}");
     let [bert, carl, dora, erna, fred] = ["bert", "carl", "dora", "erna", "fred"].map(|name| {
@@ -315,9 +305,7 @@ fn comes_in(server: &Server, email: &str) -> bool {
 #[test]
 fn a_file_that_opens_and_is_damaged_inside_is_replaced() {
     let (deployment, _) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let id = operator.organization("acme");
     for n in 0..40 {
         member(&mut operator, &id, &json!({ "email": format!("m{n}@example.com") }));
@@ -346,9 +334,7 @@ fn a_file_that_opens_and_is_damaged_inside_is_replaced() {
 #[test]
 fn restores_that_cannot_be_are_refused() {
     let (deployment, _) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     let id = operator.organization("acme");
     shipped(&mut operator);
     let path = format!("/v1/organizations/{id}/restorations");

@@ -42,9 +42,7 @@ fn a_full_disk_is_no_fault_of_the_archive_and_leaves_nothing() {
     let file = deployment.directory.path().join("acme.tar.zst");
     fs::write(&file, &archive).unwrap();
     let path = file.to_str().unwrap();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     operator.organization("there");
 
     let mut refusals = 0;
@@ -79,9 +77,7 @@ fn a_full_disk_is_no_fault_of_the_archive_and_leaves_nothing() {
 #[test]
 fn an_upload_that_is_announced_as_too_large_is_refused_at_once() {
     let deployment = Deployment::new().with("IMPORTS_MAX_BYTES_MIB", 1);
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let arrival = "/v1/arrivals/transfer_01kaj4vbg0e3n9v7m2t8x5q6wz";
     let announced = json!({"organization_id": "org_01kaj4vbg0e3n9v7m2t8x5q6wz", "slug": "acme",
                            "from": "https://there.example.test", "key": {"kid": "k"}});

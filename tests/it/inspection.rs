@@ -27,9 +27,7 @@ struct Scene {
 
 fn scene() -> Scene {
     let (deployment, _) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     let id = operator.organization("acme");
     let base = format!("/v1/organizations/{id}");
     let renamed = json!({ "external_id": "customer-7", "metadata": { "plan": "gold" } });
@@ -340,9 +338,7 @@ async fn only_so_many_are_put_together_at_once() {
 fn a_disk_without_room_is_told_and_nothing_is_left() {
     let (deployment, _) = deployment();
     let Some(_mount) = crate::fleet_room::Mount::new(&deployment.data_dir(), 24 << 20) else { return };
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     let id = operator.organization("acme");
     let metadata: serde_json::Map<String, Value> =
         (0..50).map(|n| (format!("key{n}"), "x".repeat(490).into())).collect();

@@ -13,9 +13,7 @@ use crate::process::{Deployment, Operator};
 #[test]
 fn a_rotation_goes_on_after_kill_9() {
     let deployment = Deployment::new();
-    let key = deployment.operator_key();
-    let mut server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (mut server, mut operator, key) = deployment.started();
     let slugs: Vec<String> = (0..24).map(|n| format!("org-{n}")).collect();
     for slug in &slugs {
         operator.organization(slug);
@@ -73,9 +71,7 @@ fn a_rotation_goes_on_after_kill_9() {
 #[test]
 fn a_backup_from_before_a_rotation_can_be_recovered() {
     let (deployment, _) = crate::backup::deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     let id = operator.organization("acme");
     let jwks = |server: &crate::process::Server| {
         let request = crate::wire::Request::get(&crate::process::host_of("acme"), "/oauth2/jwks");
@@ -116,9 +112,7 @@ fn a_backup_from_before_a_rotation_can_be_recovered() {
 #[test]
 fn the_master_key_before_is_kept_as_long_as_the_backup_of_the_keyring_needs_it() {
     let (deployment, _) = crate::backup::deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     operator.organization("acme");
     let master = || fs::read_to_string(deployment.data_dir().join("master.key")).unwrap();
     let old = master();

@@ -8,7 +8,7 @@ use bulkhead::base::{Credential, CredentialKind, OrganizationId};
 use bulkhead::fairness::{Account, Turn};
 use serde_json::{Value, json};
 
-use crate::process::{self, Deployment, Operator, Person};
+use crate::process::{self, Deployment, Person};
 use crate::wire::Request;
 use crate::world::{Answer, Call, HOST, PASSWORD, World, host_of};
 
@@ -436,9 +436,7 @@ fn metrics_log_and_commands_name_who_was_limited() {
         .with("LIMITS_REQUESTS_PER_SECOND", 1)
         .with("LIMITS_REQUEST_BURST", 5)
         .with("SERVER_METRICS_LISTEN", format!("127.0.0.1:{metrics}"));
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     let (acme, other) = (operator.organization("acme"), operator.organization("other"));
     let mut client = server.client();
     let mut refused = 0_u64;

@@ -136,9 +136,7 @@ fn what_litestream_has_shipped_can_be_had_back_and_is_erased_with_the_organizati
         return;
     }
     let (deployment, replica) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     let [id, other] = ["acme", "globex"].map(|slug| operator.organization(slug));
     // Afterwards: of directories inside one another that are made while it watches, it may miss the inner ones.
     let beside = Beside::start(&deployment);

@@ -346,9 +346,7 @@ fn the_command_line_moves_and_a_rebuilt_catalog_knows_all_volumes() {
 
     fs::remove_file(deployment.data_dir().join("catalog.sqlite")).unwrap();
     assert!(deployment.run(&["catalog", "rebuild"]).status.success());
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     assert_eq!(operator.get("/v1/organizations/acme").unwrap().status, 200);
     assert_eq!(operator.get(PATH).unwrap().json()["volume"], "fast");
     server.stop();
@@ -419,9 +417,7 @@ async fn of_an_organization_that_was_erased_nothing_is_remembered() {
 fn of_two_files_the_one_with_the_longer_log_counts_and_the_other_is_set_aside() {
     let volume = tempfile::tempdir().unwrap();
     let deployment = Deployment::new().with("FILES_VOLUMES", format!("fast={}", volume.path().display()));
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let (id, untouched) = (operator.organization("acme"), operator.organization("other"));
     let add = |operator: &mut Operator, name: &str| {
         let body = json!({"email": format!("{name}@acme.test")});
@@ -510,9 +506,7 @@ fn of_two_files_the_one_with_the_longer_log_counts_and_the_other_is_set_aside() 
     assert!(why.contains("not whole"), "{made:#}");
     assert!(at_home.exists() && !there.exists() && aside(volume.path()).len() == 1, "{made:#}");
     assert_eq!(made["organizations"], 2, "{made:#}");
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     let list = operator.get(&format!("/v1/organizations/{id}/members")).unwrap().text();
     assert!(list.contains("later@acme.test"), "{list}");
     assert_eq!(operator.get(&format!("/v1/organizations/{untouched}")).unwrap().status, 200);

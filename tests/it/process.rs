@@ -97,6 +97,14 @@ impl Deployment {
         made["secret"].as_str().unwrap().to_owned()
     }
 
+    /// The server, and an operator of it with that key.
+    pub fn started(&self) -> (Server, Operator, String) {
+        let key = self.operator_key();
+        let server = self.serve();
+        let operator = Operator::new(&server, &key);
+        (server, operator, key)
+    }
+
     /// Starts the server and waits until it says that it is ready.
     pub fn serve(&self) -> Server {
         let log = self.directory.path().join("server.log");

@@ -9,14 +9,12 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::backup::{deployment, shipped};
-use crate::process::{Deployment, Operator};
+use crate::process::Deployment;
 
 /// A deployment whose backup has so many organizations; the server is stopped.
 fn fleet(count: usize) -> Deployment {
     let (deployment, replica) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, _) = deployment.started();
     for n in 0..count {
         let made = operator.post("/v1/organizations", &json!({ "name": format!("Org {n}") })).unwrap();
         assert_eq!(made.status, 201, "{}", made.text());

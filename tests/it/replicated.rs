@@ -63,9 +63,7 @@ fn find(replica: &Path) {
 #[test]
 fn an_acknowledged_write_outlives_the_machine() {
     let (deployment, replica) = deployment();
-    let key = deployment.operator_key();
-    let mut server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (mut server, mut operator, key) = deployment.started();
     let id = operator.organization("acme");
     let set = replicate(&mut operator, &id, "object");
     require(&set, 200);
@@ -122,9 +120,7 @@ fn an_acknowledged_write_outlives_the_machine() {
 fn a_store_that_is_down_is_told_and_trying_again_is_safe() {
     let (deployment, replica) = deployment();
     let deployment = deployment.with("BACKUP_CONFIRM_SECONDS", 2);
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let (id, other) = (operator.organization("acme"), operator.organization("globex"));
     require(&replicate(&mut operator, &id, "object"), 200);
     lose(&replica);
@@ -177,9 +173,7 @@ fn a_store_that_is_down_is_told_and_trying_again_is_safe() {
 fn an_answer_that_is_given_again_waits_for_all_that_the_first_one_told_of() {
     let (deployment, replica) = deployment();
     let deployment = deployment.with("BACKUP_REPLICATION", "object").with("BACKUP_CONFIRM_SECONDS", 2);
-    let key = deployment.operator_key();
-    let mut server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (mut server, mut operator, key) = deployment.started();
     let first = operator.organization("first");
     lose(&replica);
     // Kept in the catalog, and about a file, a key and the catalog.
@@ -246,9 +240,7 @@ fn what_waits_for_a_store_needs_one() {
 
     // One that was set up once, and is there no more.
     let (deployment, replica) = deployment();
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let id = operator.organization("acme");
     let told = deployment.json(&["org", "replication", "acme", "object"]);
     assert_eq!(told["replication"], "object");
@@ -285,9 +277,7 @@ fn what_waits_for_a_store_needs_one() {
 fn mail_tells_of_nothing_that_is_not_at_the_store() {
     let (deployment, replica) = deployment();
     let deployment = deployment.with("BACKUP_CONFIRM_SECONDS", 2);
-    let key = deployment.operator_key();
-    let mut server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (mut server, mut operator, key) = deployment.started();
     let id = operator.organization("acme");
     require(&replicate(&mut operator, &id, "object"), 200);
     let data = deployment.data_dir();
@@ -321,9 +311,7 @@ fn mail_tells_of_nothing_that_is_not_at_the_store() {
 fn a_new_organization_follows_the_deployment() {
     let (deployment, replica) = deployment();
     let deployment = deployment.with("BACKUP_REPLICATION", "object");
-    let key = deployment.operator_key();
-    let mut server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (mut server, mut operator, _) = deployment.started();
     let id = operator.organization("acme");
     server.kill();
     // Its file, and all that is needed to find and to read it.
@@ -354,9 +342,7 @@ fn a_slow_store_is_waited_for_together() {
         .with("BACKUP_TIMEOUT_SECONDS", 60)
         .with("BACKUP_CONFIRM_SECONDS", 25)
         .with("BACKUP_DELAY_MILLISECONDS", 60_000);
-    let key = deployment.operator_key();
-    let server = deployment.serve();
-    let mut operator = Operator::new(&server, &key);
+    let (server, mut operator, key) = deployment.started();
     let id = operator.organization("acme");
     require(&replicate(&mut operator, &id, "object"), 200);
     let path = deployment.file(&id).strip_prefix(deployment.data_dir()).unwrap().to_str().unwrap().to_owned();
