@@ -125,6 +125,8 @@ codes! {
     // freezing, moving
     ORGANIZATION_FROZEN Conflict "organization_frozen" "This organization is frozen: it can be read, and nothing in it can be changed until the operator releases it.";
     FREEZE_NOT_FOUND NotFound "freeze_not_found" "This organization is not frozen.";
+    FREEZE_FILE_DAMAGED Conflict "freeze_file_damaged" "This organization's file is missing or damaged, so it is not frozen. Put back what the backup has first.";
+    FREEZE_NOT_IN_BACKUP Conflict "freeze_not_in_backup" "This organization is frozen, and what the backup has for this point is not its frozen file. Take the newest point, or release it first.";
     ORGANIZATION_LEAVING Unavailable "organization_leaving" "This organization is moving to another deployment. It can be read; changes are taken again when that has ended.";
     ORGANIZATION_MOVED Misdirected "organization_moved" "This organization has moved to another deployment.";
     RELOCATION_RUNNING Conflict "relocation_running" "This organization's file is on its way to another volume.";

@@ -4,6 +4,9 @@
 use crate::base::{ApiKeyId, OrganizationId, Result, Timestamp};
 use crate::sqlite::{CatalogDb, Read, Row, RowResult, Write, params};
 
+/// The `typ` of the JWS that is kept as the certificate of one.
+pub const CERTIFICATE: &str = "freeze-certificate+jwt";
+
 /// How far a freeze has come, or its release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FreezeStage {
@@ -91,17 +94,25 @@ pub fn certify(db: &Write<'_, CatalogDb>, id: OrganizationId, certificate: &str,
     Ok(set > 0)
 }
 
-/// The release has begun, and will be completed; returns whether there is something to release.
-pub fn begin_release(db: &Write<'_, CatalogDb>, id: OrganizationId) -> Result<bool> {
-    Ok(db.execute("UPDATE freeze SET state = 'releasing' WHERE organization_id = ?", params![id])? > 0)
+/// The release has begun, and will be completed: also of what only the organization's own log calls frozen.
+pub fn begin_release(db: &Write<'_, CatalogDb>, id: OrganizationId) -> Result<()> {
+    db.execute(
+        "INSERT INTO freeze (organization_id, state, reason, since) VALUES (?, 'releasing', 'by its own log', ?)
+         ON CONFLICT (organization_id) DO UPDATE SET state = 'releasing'",
+        params![id, db.now()],
+    )?;
+    Ok(())
 }
 
-/// It has come to nothing: the freeze stands as it did.
-pub fn call_off_release(db: &Write<'_, CatalogDb>, id: OrganizationId, stage: FreezeStage) -> Result<()> {
-    db.execute(
-        "UPDATE freeze SET state = ?2 WHERE organization_id = ?1 AND state = 'releasing'",
-        params![id, stage.as_str()],
-    )?;
+/// It has come to nothing: the freeze stands as it did, if it stood here at all.
+pub fn call_off_release(db: &Write<'_, CatalogDb>, id: OrganizationId, stage: Option<FreezeStage>) -> Result<()> {
+    match stage {
+        Some(stage) => db.execute(
+            "UPDATE freeze SET state = ?2 WHERE organization_id = ?1 AND state = 'releasing'",
+            params![id, stage.as_str()],
+        )?,
+        None => db.execute("DELETE FROM freeze WHERE organization_id = ? AND state = 'releasing'", params![id])?,
+    };
     Ok(())
 }
 

@@ -179,6 +179,9 @@ pub(super) async fn recover(context: &Context, client: &Client, org: &str, momen
     let done = done.map_err(|failure| or_take(failure, &format!("recover {}", clean(org))))?;
     context.output.answer(&done, || {
         let point = format!("{} (transaction {})", cell(&done, "as_of"), cell(&done, "txid"));
+        if done["frozen"] == true {
+            return recovered_frozen(&done, org, dry_run);
+        }
         if dry_run {
             return format!(
                 "Would put {} back as of {point}, in the place of its file, and everybody would sign in again.\nNothing was \
@@ -193,6 +196,21 @@ pub(super) async fn recover(context: &Context, client: &Client, org: &str, momen
         text
     })?;
     Ok(Verdict::Good)
+}
+
+/// What a legal hold has left of a recovery.
+fn recovered_frozen(done: &Value, org: &str, dry_run: bool) -> String {
+    let (org, txid) = (clean(org), cell(done, "txid"));
+    if dry_run {
+        return format!(
+            "Would put the frozen file of {org} back (transaction {txid}); it would stay frozen.\nNothing was done.\n"
+        );
+    }
+    let mut text = format!("The frozen file of {org} is back (transaction {txid}), and {org} is still frozen.\n");
+    if !done["kept"].is_null() {
+        let _ = writeln!(text, "What was there is kept in {}.", cell(done, "kept"));
+    }
+    text
 }
 
 /// Where a point is damaged and another one is named, the command that takes that: nobody takes it unasked.

@@ -149,6 +149,13 @@ fn advice_for(code: &str) -> Option<&'static str> {
             "`bulkhead org list` shows the organizations there are; name one by id, slug or external id."
         }
         "organization_frozen" => "`bulkhead org freeze ORG --show` says why; `bulkhead org unfreeze ORG` releases it.",
+        "freeze_file_damaged" => {
+            "`bulkhead org recover ORG` puts back what the backup has; it can be frozen after that."
+        }
+        "freeze_not_in_backup" => {
+            "Without --at and --txid the newest is taken. Where that is not it either: `bulkhead org unfreeze ORG` ends \
+             the hold, and then any point can be put back."
+        }
         "volume_unusable" => "The volumes there are: files.volumes in `bulkhead config show`.",
         "organization_suspended" => "`bulkhead org resume ORG` lets it back in.",
         "organization_unavailable" => {

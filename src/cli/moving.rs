@@ -60,8 +60,7 @@ pub(super) async fn unfreeze(context: &Context, org: &str) -> Outcome {
             context.output.answer(&json!({ "ok": true, "file_damaged": is_damaged }), || match is_damaged {
                 true => format!(
                     "Released {org}. Its file is damaged, so only the operators' log tells of that.\n\
-                     To put back what the backup has: bulkhead org recover {org}\n\
-                     Where it is frozen again before that, by its own log: bulkhead fleet quarantine {org}, then this again\n"
+                     To put back what the backup has: bulkhead org recover {org}\n"
                 ),
                 false => format!("Released {org}.\n"),
             })?;

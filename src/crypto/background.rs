@@ -94,20 +94,22 @@ fn lower_priority() {
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "sched_setattr has no safe binding; the kernel only reads what is on this stack")]
 fn give_way_at_once(nice: i32) {
+    #[allow(clippy::cast_possible_truncation, reason = "some sixty bytes")]
+    const SIZE: u32 = size_of::<libc::sched_attr>() as u32;
     // SAFETY: all zeroes are a value of this struct of integers, which begins with its own size.
     unsafe {
         let mut attributes: libc::sched_attr = std::mem::zeroed();
-        attributes.size = size_of::<libc::sched_attr>() as u32;
-        attributes.sched_policy = libc::SCHED_BATCH as u32;
+        attributes.size = SIZE;
+        attributes.sched_policy = libc::SCHED_BATCH.cast_unsigned();
         attributes.sched_nice = nice;
-        attributes.sched_runtime = LONGEST_SLICE.as_nanos() as u64;
+        attributes.sched_runtime = LONGEST_SLICE;
         libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0);
     }
 }
 
-/// Of what the kernel grants.
+/// Of what the kernel grants, in nanoseconds.
 #[cfg(target_os = "linux")]
-const LONGEST_SLICE: Duration = Duration::from_millis(100);
+const LONGEST_SLICE: u64 = 100_000_000;
 
 /// Elsewhere it would slow the whole process.
 #[cfg(not(target_os = "linux"))]
@@ -181,13 +183,12 @@ mod tests {
         spawn("background".to_owned(), move || tell.send(attributes()).unwrap()).unwrap();
         let theirs = told.recv().unwrap();
         assert_eq!(theirs.sched_nice, (ours.sched_nice + 10).min(19));
-        assert_eq!(theirs.sched_policy, libc::SCHED_BATCH as u32);
+        assert_eq!(theirs.sched_policy, libc::SCHED_BATCH.cast_unsigned());
         // Zero before Linux 6.12.
-        let longest = u64::try_from(LONGEST_SLICE.as_nanos()).unwrap();
-        assert!([0, longest].contains(&theirs.sched_runtime), "{}", theirs.sched_runtime);
+        assert!([0, LONGEST_SLICE].contains(&theirs.sched_runtime), "{}", theirs.sched_runtime);
         let after = attributes();
         assert_eq!((after.sched_nice, after.sched_policy), (ours.sched_nice, ours.sched_policy));
-        assert_ne!(after.sched_runtime, longest);
+        assert_ne!(after.sched_runtime, LONGEST_SLICE);
     }
 
     #[test]

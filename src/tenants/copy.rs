@@ -19,6 +19,23 @@ impl Tenants {
         self.open_copy(id, copy)?.first_read(work).map_err(|error| self.found_in_copy(id, error))
     }
 
+    /// The same as it is, to the bit: it is not brought to another schema. Blocking.
+    pub fn look_into_copy<T>(
+        &self,
+        id: OrganizationId,
+        copy: &Path,
+        work: impl FnOnce(&Read<'_, TenantDb>) -> Result<T>,
+    ) -> Result<T> {
+        let _file_keys = tokio::runtime::Handle::current().block_on(self.unlock_copies(id))?;
+        let looked = Aside::<TenantDb>::open(copy, self.0.clock.now()).and_then(|aside| {
+            aside.version()?;
+            aside.read(work)
+        });
+        // Looking at it has made them.
+        let _ = remove_wal(copy);
+        looked.map_err(|error| self.of_copy(id, error))
+    }
+
     /// Changes a private copy in one transaction, and leaves it as one file. Blocking.
     pub fn write_copy<T>(
         &self,

@@ -48,6 +48,10 @@ impl Shut {
 
 /// The events that nothing follows, but for the one that takes them back.
 pub const FROZEN: &str = "organization.frozen";
+/// Takes a freeze back.
+pub const UNFROZEN: &str = "organization.unfrozen";
+/// Where the operators' log says which one, by the hash of its event: a damaged file has no event of its own for it.
+pub const FROZEN_HEAD: &str = "frozen_head";
 pub const DEPARTING: &str = "organization.departing";
 pub const ARRIVING: &str = "organization.arriving";
 pub const DEPARTED: &str = "organization.departed";

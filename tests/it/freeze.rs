@@ -6,7 +6,7 @@ use bulkhead::features::freeze::certificate;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::process::{Deployment, Operator, scribble_over};
+use crate::process::{Deployment, Operator};
 use crate::world::{Answer, PASSWORD, World, host_of};
 
 const PATH: &str = "/v1/organizations/acme/freeze";
@@ -280,48 +280,6 @@ async fn what_is_to_be_erased_is_not_frozen_and_the_other_way_round() {
     operator.get(&format!("{PATH}/file")).await.expect_problem(404, "freeze_not_found");
     freeze(&world).await;
     operator.put("/v1/organizations/acme/erasure", &json!({})).await.expect_problem(409, "organization_frozen");
-}
-
-/// Somebody has to be able to replace it, and nobody replaces what is frozen.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_damaged_file_is_released_all_the_same_and_can_be_replaced() {
-    type Damage = fn(&std::path::Path);
-    let damages: [Damage; 4] = [
-        |file| fs::write(file, vec![0xa5; 20_000]).unwrap(),
-        |file| scribble_over(file, "audit_event"),
-        |file| scribble_over(file, "api_key"),
-        |file| fs::remove_file(file).unwrap(),
-    ];
-    for (n, damage) in damages.into_iter().enumerate() {
-        let store = tempfile::tempdir().unwrap();
-        let url = format!("file://{}", store.path().display());
-        let mut world = World::with(&[("BULKHEAD_BACKUP_URL", &url)]).await;
-        let id = world.organization("acme").await;
-        freeze(&world).await;
-        let file = crate::organizations::file_of(&world, &id);
-        world.while_stopped(|_| damage(&file)).await;
-        let recovery = "/v1/organizations/acme/recovery";
-        let operator = world.operator();
-        operator.post(recovery, &json!({})).await.expect_problem(409, "organization_frozen");
-        let released = operator.delete(PATH).await;
-        // Where the log is whole, it says so itself.
-        if n == 2 {
-            released.expect(204);
-        } else {
-            assert_eq!(released.expect(200).json()["file_damaged"], true);
-        }
-        let found = operator.get(PATH).await.expect(200).json();
-        assert_eq!((&found["frozen"], &found["state"]), (&json!(false), &Value::Null), "{n}: {found}");
-        operator.delete(PATH).await.expect_problem(404, "freeze_not_found");
-        let told = operator.get("/v1/audit_events?limit=1").await.expect(200).json()["data"][0].clone();
-        let said = if n == 2 { Value::Null } else { json!("damaged") };
-        assert_eq!((&told["action"], &told["metadata"]["file"]), (&json!("organization.unfrozen"), &said), "{told}");
-
-        operator.post(recovery, &json!({})).await.expect(200);
-        world.member("acme", "ada@acme.test").await;
-        world.while_stopped(|_| ()).await;
-        world.member("acme", "eve@acme.test").await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -37,6 +37,7 @@ mod fleet_migrate;
 mod fleet_rebuild;
 mod fleet_room;
 mod freeze;
+mod freeze_damaged;
 mod going_back;
 mod idempotency;
 mod import;

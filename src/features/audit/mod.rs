@@ -240,8 +240,17 @@ pub fn head<K: Kind>(db: &Read<'_, K>) -> Result<(i64, String)> {
 pub fn has_happened<K: Kind>(db: &Read<'_, K>, action: &str, key: &str, value: &Value) -> Result<bool> {
     // What came along with an archive has happened elsewhere, and to other things of the same name.
     let here = store::of_action(db, "organization.imported")?.last().map_or(0, |event| event.sequence);
+    is_said_after(db, here, action, key, value)
+}
+
+/// The same of what nothing else anywhere is named, such as the hash of an event.
+pub fn is_said<K: Kind>(db: &Read<'_, K>, action: &str, key: &str, value: &Value) -> Result<bool> {
+    is_said_after(db, 0, action, key, value)
+}
+
+fn is_said_after<K: Kind>(db: &Read<'_, K>, after: i64, action: &str, key: &str, value: &Value) -> Result<bool> {
     let said = |event: &Event| event.payload.as_ref().and_then(|payload| payload.metadata.get(key)) == Some(value);
-    Ok(store::of_action(db, action)?.iter().any(|event| event.sequence > here && said(event)))
+    Ok(store::of_action(db, action)?.iter().any(|event| event.sequence > after && said(event)))
 }
 
 /// The result of walking a chain.

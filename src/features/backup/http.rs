@@ -9,8 +9,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::{
-    Access, Difference, Facts, Past, Restoration, Withheld, at, between, past, rehearse, rehearse_replacement, replace,
-    restore, workshop,
+    Access, Difference, Facts, Past, Recovery, Restoration, Withheld, at, between, past, rehearse,
+    rehearse_replacement, replace, restore, workshop,
 };
 use crate::backup::{Backups, Item, Point, Progress, Source, Target, Txid, is_out_of_reach};
 use crate::base::{Error, Kind, OrganizationId, Replication, Result, Timestamp, codes};
@@ -213,6 +213,8 @@ struct RecoveryBody {
     as_of: Timestamp,
     /// The directory on the server that keeps what was there; null if nothing was.
     kept: Option<String>,
+    /// It was frozen and stays so: what is in place is the frozen file, to the bit, and no session ended.
+    frozen: bool,
 }
 
 /// Two moments.
@@ -417,14 +419,16 @@ async fn restore_organization(
 ///
 /// Puts what the backup has in the place of a file that is missing or cannot be read. The broken file is kept beside
 /// it, every session ends. What was revoked after that point is not known and may be valid again, so take the newest
-/// point unless it is broken as well. Only for operators.
+/// point unless it is broken as well. What is frozen comes back as the frozen file, to the bit, and stays frozen. Only
+/// for operators.
 #[utoipa::path(
     post, path = "/v1/organizations/{org}/recovery", tag = "Backups",
     security(("api_key" = ["organizations:write"])),
     responses(
         (status = 200, description = "It is in place", body = RecoveryBody),
         (status = 409, description = "`backup_not_configured`; `backup_damaged`; `backup_time_unclear`; it is fine: \
-         `organization_readable`",
+         `organization_readable`, or `organization_frozen` of one that is frozen; `freeze_not_in_backup`: this point \
+         is not the frozen file",
          body = Problem, content_type = "application/problem+json"),
         (status = 421, description = "`organization_moved`: it has left for another deployment", body = Problem,
          content_type = "application/problem+json"),
@@ -442,14 +446,16 @@ async fn recover_organization(
     let id = path.find(&state.directory).await?;
     let scratch = workshop(backups);
     let came_back = state.catalog.read(|db| transfers::came_back(db, id)).await?;
+    let recovery = Recovery { backups, tenants: &state.tenants, catalog: &state.catalog, scratch: &scratch, came_back };
     let by = by_caller(&info, &caller);
     let replaced = if body.dry_run {
-        rehearse_replacement(backups, &state.tenants, id, target, (&scratch, came_back)).await?
+        rehearse_replacement(&recovery, id, target).await?
     } else {
-        let replaced = replace(backups, &state.tenants, id, target, (&scratch, came_back), &by).await?;
+        let replaced = replace(&recovery, id, target, &by).await?;
         let act = Act::about("organization.recovered", id)
             .with("txid", replaced.txid.to_string())
-            .with("as_of", replaced.as_of.to_string());
+            .with("as_of", replaced.as_of.to_string())
+            .with("frozen", replaced.is_frozen);
         state.tenant.operator_log.note(&caller, &info, act).await;
         replaced
     };
@@ -460,6 +466,7 @@ async fn recover_organization(
         txid: replaced.txid.to_string(),
         as_of: replaced.as_of,
         kept: replaced.kept.map(|kept| kept.display().to_string()),
+        frozen: replaced.is_frozen,
     };
     Ok(reply::json(200, &body))
 }

@@ -8,6 +8,7 @@
 //! (`backup`), and the catalog, since names and state of an organization are not part of what goes back.
 
 mod difference;
+mod held;
 pub mod http;
 mod replace;
 
@@ -15,7 +16,8 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 pub use difference::{Difference, FieldChange, between};
-pub use replace::{Replacement, rehearse_replacement, replace};
+pub use held::frozen_in_backup;
+pub use replace::{Recovery, Replacement, rehearse_replacement, replace};
 
 use crate::backup::{Backups, History, Restored, Source, Target, Txid};
 use crate::base::{Error, OrganizationId, Result, Timestamp, codes};

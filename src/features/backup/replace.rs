@@ -3,9 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::held::{self, LastWord};
 use super::{Copy, Look, fetch};
 use crate::backup::{Backups, Restored, Source, Target, Txid};
 use crate::base::{Error, MemberId, OrganizationId, Result, Timestamp, codes};
+use crate::catalog::Catalog;
 use crate::features::audit::{self, Act, By, Target as Subject};
 use crate::features::erasure::member::erase_from_past;
 use crate::features::keys::reseal;
@@ -20,6 +22,19 @@ pub struct Replacement {
     pub as_of: Timestamp,
     /// A directory beside the database; nothing if there was no file at all.
     pub kept: Option<PathBuf>,
+    /// It is held: what is in place is the frozen file, to the bit.
+    pub is_frozen: bool,
+}
+
+/// What a recovery works with.
+pub struct Recovery<'a> {
+    pub backups: &'a Backups,
+    pub tenants: &'a Tenants,
+    pub catalog: &'a Catalog,
+    /// The folder that copies are put together in.
+    pub scratch: &'a Path,
+    /// It had left, and has come back since.
+    pub came_back: bool,
 }
 
 /// Replaces a missing, damaged or foreign file by what the backup has. Refused for one in which every page is in
@@ -27,21 +42,14 @@ pub struct Replacement {
 /// restore keeps what was taken away since, which nobody can know of a broken one.
 ///
 /// The copy is made ready beside it first, so a crash leaves either file in place, or none and the broken one
-/// kept: then it is done again.
-pub async fn replace(
-    backups: &Backups,
-    tenants: &Tenants,
-    id: OrganizationId,
-    target: Target,
-    (scratch, came_back): (&Path, bool),
-    by: &By,
-) -> Result<Replacement> {
-    tenants.require_own_files()?;
-    // What has moved away does not come back by another way; what is frozen is released first.
-    tenants.require_open(id)?;
-    let source = Source::Organization(id);
-    let Found { copy, restored, gone } = find(backups, tenants, id, target, (scratch, came_back)).await?;
+/// kept: then it is done again. What is frozen comes back as it was frozen, and stays so ([`held`]).
+pub async fn replace(recovery: &Recovery<'_>, id: OrganizationId, target: Target, by: &By) -> Result<Replacement> {
+    let Recovery { backups, tenants, .. } = *recovery;
+    let Found { copy, restored, gone, is_frozen } = find(recovery, id, target).await?;
     let as_of = Timestamp::from_utc(restored.timestamp);
+    if is_frozen {
+        return put_frozen(recovery, id, &copy, &restored).await;
+    }
     // From before it was encrypted, decrypted or given another key.
     tokio::task::block_in_place(|| tenants.recast_copy(id, &copy.file()))?;
     // From here on nobody opens the file, so no data key is destroyed that the copy may need.
@@ -69,11 +77,32 @@ pub async fn replace(
         })
     })?;
     let kept = tokio::task::block_in_place(|| swap(&held, &copy.file(), as_of))?;
-    backups.start_over(source).await;
+    backups.start_over(Source::Organization(id)).await;
     drop(held);
     // Whoever was refused a moment ago because of the broken file need not be any longer.
     tenants.let_go(id);
-    Ok(Replacement { txid: restored.txid, as_of, kept })
+    Ok(Replacement { txid: restored.txid, as_of, kept, is_frozen })
+}
+
+/// The same of a frozen file: not one bit of it is changed.
+async fn put_frozen(
+    recovery: &Recovery<'_>,
+    id: OrganizationId,
+    copy: &Copy,
+    restored: &Restored,
+) -> Result<Replacement> {
+    let (tenants, as_of) = (recovery.tenants, Timestamp::from_utc(restored.timestamp));
+    let held = tenants.hold_still(id).await?;
+    if !held.is_damaged().await? {
+        return Err(held::in_order());
+    }
+    // A catalog of before may not know of it.
+    tenants.shut(id, Shut::Frozen);
+    let kept = tokio::task::block_in_place(|| swap(&held, &copy.file(), as_of))?;
+    recovery.backups.start_over(Source::Organization(id)).await;
+    drop(held);
+    tenants.let_go(id);
+    Ok(Replacement { txid: restored.txid, as_of, kept, is_frozen: true })
 }
 
 /// What the backup has for the place of a file.
@@ -82,38 +111,36 @@ struct Found {
     restored: Restored,
     /// Members who were erased since.
     gone: Vec<MemberId>,
+    /// It is a frozen file that stays one.
+    is_frozen: bool,
 }
 
-/// Fetches it, and refuses what has left.
-async fn find(
-    backups: &Backups,
-    tenants: &Tenants,
-    id: OrganizationId,
-    target: Target,
-    (scratch, came_back): (&Path, bool),
-) -> Result<Found> {
-    let copy = Copy::new(scratch)?;
-    let restored = fetch((backups, tenants), id, target, &copy.file(), Look::Full).await?;
-    if !came_back {
-        require_staying(tenants, id, &copy.file())?;
-    }
+/// Fetches it, and refuses what has left, and what a hold does not allow.
+async fn find(recovery: &Recovery<'_>, id: OrganizationId, target: Target) -> Result<Found> {
+    recovery.tenants.require_own_files()?;
+    let hold = held::ask(recovery, id).await?;
+    let copy = Copy::new(recovery.scratch)?;
+    let restored = fetch((recovery.backups, recovery.tenants), id, target, &copy.file(), Look::Full).await?;
+    let word = LastWord::of(recovery, id, &copy.file())?;
+    require_staying(recovery, &word)?;
     // A catalog of before does not know that it has left. The newest of the backup does, whatever is asked for, and it
-    // knows who was erased since.
-    let gone = if target == Target::Latest {
-        Vec::new()
+    // knows who was erased since, and whether it is frozen.
+    let (gone, newest) = if target == Target::Latest {
+        (Vec::new(), Some(word.clone()))
     } else {
-        gone_since(backups, tenants, id, (scratch, came_back)).await?
+        gone_since(recovery, id).await?.map_or((Vec::new(), None), |(gone, newest)| (gone, Some(newest)))
     };
-    Ok(Found { copy, restored, gone })
+    let is_frozen = held::judge(recovery, id, &hold, (&copy.file(), &word), newest.as_ref()).await?;
+    Ok(Found { copy, restored, gone, is_frozen })
 }
 
-/// Who was erased by the newest of what the backup has. However damaged that may be: it is only asked.
-async fn gone_since(
-    backups: &Backups,
-    tenants: &Tenants,
+/// Who was erased by the newest of what the backup has, and where its log ends. However damaged that may be: it is
+/// only asked.
+pub(super) async fn gone_since(
+    recovery: &Recovery<'_>,
     id: OrganizationId,
-    (scratch, came_back): (&Path, bool),
-) -> Result<Vec<MemberId>> {
+) -> Result<Option<(Vec<MemberId>, LastWord)>> {
+    let Recovery { backups, tenants, scratch, .. } = *recovery;
     let (newest, source) = (Copy::new(scratch)?, Source::Organization(id));
     let whole = |copy: &Path| tenants.require_whole_copy(id, copy, false);
     let had = match backups.restore_only_whole(source, Target::Latest, &newest.file(), whole).await {
@@ -121,17 +148,17 @@ async fn gone_since(
         had => had,
     };
     let asked = had.and_then(|_| {
-        if !came_back {
-            require_staying(tenants, id, &newest.file())?;
-        }
-        tokio::task::block_in_place(|| tenants.read_copy(id, &newest.file(), audit::erased_members))
+        let word = LastWord::of(recovery, id, &newest.file())?;
+        require_staying(recovery, &word)?;
+        let erased = tokio::task::block_in_place(|| tenants.read_copy(id, &newest.file(), audit::erased_members))?;
+        Ok((erased, word))
     });
     match asked {
-        Ok(erased) => Ok(erased.iter().filter_map(|id| id.parse().ok()).collect()),
+        Ok((erased, word)) => Ok(Some((erased.iter().filter_map(|id| id.parse().ok()).collect(), word))),
         // What is not there, or not whole, tells nobody anything however often it is asked.
         Err(error) if error.is(&codes::BACKUP_NOT_FOUND) || error.is(&codes::BACKUP_DAMAGED) => {
             tracing::warn!(organization = %id, ?error, "whether it or a member has left since is not looked at");
-            Ok(Vec::new())
+            Ok(None)
         }
         // It may be there, and be read by the next try: nobody comes back because the store was away for a moment.
         Err(error) => Err(error),
@@ -139,29 +166,24 @@ async fn gone_since(
 }
 
 /// Refuses an organization whose own log says that it has left for another deployment.
-fn require_staying(tenants: &Tenants, id: OrganizationId, copy: &Path) -> Result<()> {
-    let action = tokio::task::block_in_place(|| tenants.read_copy(id, copy, audit::newest_action))?;
-    match last_word(action.as_deref()) {
-        Some(moved @ Shut::Moved { .. }) => Err(moved.refusal()),
+fn require_staying(recovery: &Recovery<'_>, word: &LastWord) -> Result<()> {
+    match last_word(word.action.as_deref()) {
+        Some(moved @ Shut::Moved { .. }) if !recovery.came_back => Err(moved.refusal()),
         _ => Ok(()),
     }
 }
 
 /// What [`replace`] would put there, refused where that would be. Nothing is.
-pub async fn rehearse_replacement(
-    backups: &Backups,
-    tenants: &Tenants,
-    id: OrganizationId,
-    target: Target,
-    workplace: (&Path, bool),
-) -> Result<Replacement> {
-    tenants.require_own_files()?;
-    tenants.require_open(id)?;
-    let Found { restored, .. } = find(backups, tenants, id, target, workplace).await?;
-    if tenants.hold(id).await?.is_sound()? {
+pub async fn rehearse_replacement(recovery: &Recovery<'_>, id: OrganizationId, target: Target) -> Result<Replacement> {
+    let Found { restored, is_frozen, .. } = find(recovery, id, target).await?;
+    let held = recovery.tenants.hold_still(id).await?;
+    if is_frozen && !held.is_damaged().await? {
+        return Err(held::in_order());
+    }
+    if !is_frozen && held.is_sound()? {
         return Err(Error::new(&codes::ORGANIZATION_READABLE));
     }
-    Ok(Replacement { txid: restored.txid, as_of: Timestamp::from_utc(restored.timestamp), kept: None })
+    Ok(Replacement { txid: restored.txid, as_of: Timestamp::from_utc(restored.timestamp), kept: None, is_frozen })
 }
 
 fn swap(held: &Held, copy: &Path, as_of: Timestamp) -> Result<Option<PathBuf>> {

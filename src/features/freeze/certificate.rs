@@ -5,13 +5,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::base::{ApiKeyId, OrganizationId, Result, Timestamp};
-use crate::catalog::Freeze;
+use crate::catalog::{Freeze, freezes};
 use crate::crypto::{Algorithm, PublicKey, SigningKey, signing};
 use crate::features::erasure::Head;
 use crate::tenants::KeptFile;
 
 /// The `typ` of the JWS: no token of ours passes for a certificate, and no certificate for a token.
-pub const TYPE: &str = "freeze-certificate+jwt";
+pub const TYPE: &str = freezes::CERTIFICATE;
 const FORMAT: &str = "bulkhead.freeze-certificate";
 const VERSION: u32 = 1;
 

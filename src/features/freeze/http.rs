@@ -110,7 +110,8 @@ fn requested_by(caller: &Caller) -> Option<ApiKeyId> {
     security(("api_key" = ["organizations:write"])),
     responses(
         (status = 200, description = "It is frozen; an earlier reason stays", body = FreezeBody),
-        (status = 409, description = "`erasure_scheduled`, `relocation_running` or `transfer_conflict`",
+        (status = 409, description = "`erasure_scheduled`, `relocation_running` or `transfer_conflict`; its file is \
+         missing or damaged: `freeze_file_damaged`",
          body = Problem, content_type = "application/problem+json"),
     ),
 )]
@@ -157,8 +158,8 @@ struct ReleaseBody {
 
 /// Release a frozen organization
 ///
-/// Its file changes again. One that is damaged is released as well, without an event in its own log, so that it can be
-/// replaced (`POST /v1/organizations/{org}/recovery`). Whatever else fails leaves it frozen. Only for operators.
+/// Its file changes again. One that is damaged is released as well, without an event in its own log, so that any point
+/// can take its place (`POST /v1/organizations/{org}/recovery`). Whatever else fails leaves it frozen. Only for operators.
 #[utoipa::path(
     delete, path = "/v1/organizations/{org}/freeze", tag = "Moving",
     security(("api_key" = ["organizations:write"])),

@@ -16,18 +16,17 @@ use crate::catalog::{Freeze, FreezeStage, erasures, freezes, organizations, plac
 use crate::crypto::Algorithm;
 use crate::features::DeploymentState;
 use crate::features::audit::{self, Act, Actor, By, Context};
+use crate::features::backup::{Recovery, frozen_in_backup, workshop};
 use crate::features::provisioning::impersonal;
 use crate::features::signing_key::Holder;
-use crate::sqlite::{CatalogDb, Write};
-use crate::tenants::{FROZEN, Held, KeptFile, Shut, last_word};
+use crate::sqlite::{CatalogDb, Read, Write};
+use crate::tenants::{Depth, FROZEN, FROZEN_HEAD, Held, KeptFile, Look, Shut, UNFROZEN, last_word};
 
 use certificate::{Certificate, Found};
 
-/// The event that takes a freeze back.
-const RELEASED: &str = "organization.unfrozen";
-
 /// Freezes an organization, and certifies what its file is then. The same again completes what was interrupted, and
-/// changes nothing otherwise.
+/// changes nothing otherwise. A damaged file is not frozen: refused before anything is done, and undone where that is
+/// found later.
 pub async fn freeze(
     state: &DeploymentState,
     id: OrganizationId,
@@ -38,26 +37,94 @@ pub async fn freeze(
     // Another program would go on writing into it.
     state.tenants.require_own_files()?;
     let operator = impersonal(by);
+    state.catalog.read(|db| require_free(db, id)).await?;
+    let before = find(state, id).await?;
+    if before.is_none() {
+        require_whole(state, id).await?;
+    }
     state
         .catalog
         .write(|db| {
-            organizations::require(db, id)?;
-            if erasures::is_scheduled(db, id)? {
-                return Err(Error::new(&codes::ERASURE_SCHEDULED));
-            }
-            if transfers::open_of(db, id, Direction::Departure)?.is_some() {
-                return Err(Error::new(&codes::TRANSFER_CONFLICT));
-            }
-            if placements::relocation(db, id)?.is_some() {
-                return Err(Error::new(&codes::RELOCATION_RUNNING));
-            }
+            require_free(db, id)?;
             if freezes::begin(db, id, reason, requested_by)? {
                 audit::record(db, &operator, Act::about(FROZEN, id).with("reason", reason))?;
             }
             Ok(())
         })
         .await?;
-    complete(state, &require(state, id).await?, by).await
+    let freeze = require(state, id).await?;
+    // It was begun some time ago, and the file may have been damaged since.
+    let looked = if before.is_some_and(|before| before.stage == FreezeStage::Freezing) {
+        require_whole(state, id).await
+    } else {
+        Ok(())
+    };
+    complete_or_undo(state, &freeze, looked, by).await
+}
+
+/// Refuses what is about to become something else.
+fn require_free(db: &Read<'_, CatalogDb>, id: OrganizationId) -> Result<()> {
+    organizations::require(db, id)?;
+    if erasures::is_scheduled(db, id)? {
+        return Err(Error::new(&codes::ERASURE_SCHEDULED));
+    }
+    if transfers::open_of(db, id, Direction::Departure)?.is_some() {
+        return Err(Error::new(&codes::TRANSFER_CONFLICT));
+    }
+    if placements::relocation(db, id)?.is_some() {
+        return Err(Error::new(&codes::RELOCATION_RUNNING));
+    }
+    Ok(())
+}
+
+/// Refuses a file that is missing or damaged anywhere: nobody could read what would be certified, and nothing could be
+/// written that says so. Requests go on meanwhile.
+async fn require_whole(state: &DeploymentState, id: OrganizationId) -> Result<()> {
+    let is_damaged = match state.tenants.look(id, Depth::Full).await? {
+        Look::Seen(seen) => !seen.examination.damage.is_empty(),
+        // Whoever has it for themselves may be long; whoever holds it next finds that out.
+        Look::Held => false,
+        // Or its key is away, or the disk: that says nothing of the file.
+        Look::Missing | Look::Unreadable(_) | Look::Foreign(_) => {
+            state.tenants.hold_still(id).await?.is_damaged().await?
+        }
+    };
+    if is_damaged { Err(Error::new(&codes::FREEZE_FILE_DAMAGED)) } else { Ok(()) }
+}
+
+/// Completes a freeze, or undoes it where the file is found damaged on the way: nobody could ever complete it, and it
+/// would keep out whoever is to replace the file.
+async fn complete_or_undo(state: &DeploymentState, freeze: &Freeze, looked: Result<()>, by: &By) -> Result<Freeze> {
+    let error = match looked {
+        Ok(()) => match complete(state, freeze, by).await {
+            Err(error) if freeze.stage == FreezeStage::Freezing => error,
+            done => return done,
+        },
+        Err(error) => error,
+    };
+    let held = match state.tenants.hold_still(freeze.organization_id).await {
+        Ok(held) if held.is_damaged().await.unwrap_or(false) => held,
+        _ => return Err(error),
+    };
+    // Somebody else may have completed or released it meanwhile.
+    let begun = find(state, freeze.organization_id).await?.filter(|now| now.stage == FreezeStage::Freezing);
+    if begun.is_none() {
+        return Err(error);
+    }
+    tracing::warn!(organization = %freeze.organization_id, ?error, "a freeze is undone: the file is damaged");
+    undo(state, &held, begun, by).await?;
+    Err(Error::new(&codes::FREEZE_FILE_DAMAGED).source(error))
+}
+
+/// Takes back what was begun, in its own log as well if that takes it.
+async fn undo(state: &DeploymentState, held: &Held, begun: Option<Freeze>, by: &By) -> Result<()> {
+    let id = held.organization();
+    let frozen_head = frozen_head(&own_word(held), begun.as_ref());
+    state.catalog.write(|db| freezes::begin_release(db, id)).await?;
+    if let Err(error) = tell(held, by).await {
+        tracing::warn!(organization = %id, ?error, "a damaged file does not say that its freeze was undone");
+    }
+    forget(state, held, (Released::Damaged, frozen_head), by).await
 }
 
 /// How the release of an organization has ended.
@@ -72,23 +139,68 @@ pub enum Released {
 /// Releases it. The same again completes what was interrupted. What fails leaves it frozen, but for a damaged file:
 /// whoever is to replace it has to be let in first.
 pub async fn release(state: &DeploymentState, id: OrganizationId, by: &By) -> Result<Released> {
-    // One that only its own log calls frozen is released as well.
-    if find(state, id).await?.is_none() && state.tenants.why_shut_by_its_log(id).await? != Some(Shut::Frozen) {
+    let shut = state.tenants.why_shut(id);
+    if find(state, id).await?.is_none() && !matches!(shut, None | Some(Shut::Frozen)) {
         return Err(Error::new(&codes::FREEZE_NOT_FOUND));
     }
     // Held to the end: whoever opens it before writers are let in might get a copy of it.
     let held = state.tenants.hold_still(id).await?;
-    let before = find(state, id).await?;
-    state.catalog.write(|db| freezes::begin_release(db, id).map(drop)).await?;
+    let (before, own) = (find(state, id).await?, own_word(&held));
+    let mut frozen_head = frozen_head(&own, before.as_ref());
+    // One that only its own log calls frozen is released as well, and one of which nothing but the backup says so.
+    let is_known = before.is_some() || frozen_head.is_some() || state.tenants.why_shut(id) == Some(Shut::Frozen);
+    if !is_known {
+        let says_nothing = own.is_err() && held.is_damaged().await?;
+        frozen_head = if says_nothing { in_backup(state, id).await? } else { None };
+        if frozen_head.is_none() {
+            return Err(Error::new(&codes::FREEZE_NOT_FOUND));
+        }
+    }
+    // Before its own log is told: a crash, or a catalog that takes no write after that, leaves this to be completed by
+    // the next start, or by the same again.
+    state.catalog.write(|db| freezes::begin_release(db, id)).await?;
     match tell(&held, by).await {
-        Ok(released) => forget(state, &held, released, by).await.map(|()| released),
-        Err(error) => {
-            if let Some(Freeze { stage, .. }) = before {
-                state.catalog.write(|db| freezes::call_off_release(db, id, stage)).await?;
+        Ok(released) => {
+            // So that what the backup has of it is known to be released.
+            if frozen_head.is_none() && released == Released::Damaged {
+                frozen_head = in_backup(state, id).await.unwrap_or_default();
             }
+            forget(state, &held, (released, frozen_head), by).await.map(|()| released)
+        }
+        Err(error) => {
+            let stage = before.map(|before| before.stage);
+            state.catalog.write(|db| freezes::call_off_release(db, id, stage)).await?;
             Err(error)
         }
     }
+}
+
+/// The newest event of its own log, and its hash.
+fn own_word(held: &Held) -> Result<(Option<String>, String)> {
+    held.read(|db| Ok((audit::newest_action(db)?, audit::head(db)?.1)))
+}
+
+/// The hash of the event that froze it: a copy of a damaged file ends there, whether it was released or not.
+fn frozen_head(own: &Result<(Option<String>, String)>, freeze: Option<&Freeze>) -> Option<String> {
+    match own {
+        Ok((action, hash)) if action.as_deref() == Some(FROZEN) => Some(hash.clone()),
+        _ => freeze.and_then(certified).map(|certified| certified.audit_head.hash),
+    }
+}
+
+/// The same as the backup has it.
+async fn in_backup(state: &DeploymentState, id: OrganizationId) -> Result<Option<String>> {
+    let Some(backups) = &state.backups else { return Ok(None) };
+    let scratch = workshop(backups);
+    let came_back = state.catalog.read(|db| transfers::came_back(db, id)).await?;
+    let recovery = Recovery { backups, tenants: &state.tenants, catalog: &state.catalog, scratch: &scratch, came_back };
+    frozen_in_backup(&recovery, id).await
+}
+
+/// What the certificate of a freeze says.
+fn certified(freeze: &Freeze) -> Option<Certificate> {
+    let key: serde_json::Value = serde_json::from_str(freeze.certificate_key.as_deref()?).ok()?;
+    certificate::verify(freeze.certificate.as_deref()?, &key)
 }
 
 pub async fn find(state: &DeploymentState, id: OrganizationId) -> Result<Option<Freeze>> {
@@ -110,11 +222,17 @@ pub async fn recover(state: &DeploymentState) -> Result<()> {
         let id = freeze.organization_id;
         let done = match freeze.stage {
             FreezeStage::Frozen => continue,
-            FreezeStage::Freezing => complete(state, &freeze, &By::system()).await.map(drop),
-            FreezeStage::Releasing => end(state, id, &By::system()).await,
+            FreezeStage::Freezing => {
+                let looked = require_whole(state, id).await;
+                complete_or_undo(state, &freeze, looked, &By::system()).await.map(drop)
+            }
+            FreezeStage::Releasing => end(state, &freeze, &By::system()).await,
         };
         match done {
             Ok(()) => tracing::info!(organization = %id, "completed a freeze, or its release"),
+            Err(error) if error.is(&codes::FREEZE_FILE_DAMAGED) => {
+                tracing::error!(organization = %id, "its file is damaged, so it is not frozen any more");
+            }
             Err(error) => tracing::error!(organization = %id, ?error, "it takes no writes, and was not certified"),
         }
     }
@@ -201,16 +319,17 @@ async fn shipped(state: &DeploymentState, id: OrganizationId) -> Option<String> 
 }
 
 /// After a crash: writes the event that takes it back, then forgets the freeze, then lets writers in.
-async fn end(state: &DeploymentState, id: OrganizationId, by: &By) -> Result<()> {
-    let held = state.tenants.hold_still(id).await?;
+async fn end(state: &DeploymentState, freeze: &Freeze, by: &By) -> Result<()> {
+    let held = state.tenants.hold_still(freeze.organization_id).await?;
+    let frozen_head = frozen_head(&own_word(&held), Some(freeze));
     let released = tell(&held, by).await?;
-    forget(state, &held, released, by).await
+    forget(state, &held, (released, frozen_head), by).await
 }
 
 /// Writes the event that takes it back into its own log, where that can be.
 async fn tell(held: &Held, by: &By) -> Result<Released> {
     let written = held.read(audit::newest_action).and_then(|newest| match newest.as_deref() {
-        Some(FROZEN) => held.write(|db| audit::record(db, by, Act::about(RELEASED, held.organization())).map(drop)),
+        Some(FROZEN) => held.write(|db| audit::record(db, by, Act::about(UNFROZEN, held.organization())).map(drop)),
         _ => Ok(()),
     });
     let Err(error) = written else { return Ok(Released::Told) };
@@ -222,9 +341,15 @@ async fn tell(held: &Held, by: &By) -> Result<Released> {
     Ok(Released::Damaged)
 }
 
-async fn forget(state: &DeploymentState, held: &Held, released: Released, by: &By) -> Result<()> {
+/// Ends it in the catalog, with its event in the operators' log, and lets writers in.
+async fn forget(
+    state: &DeploymentState,
+    held: &Held,
+    (released, frozen_head): (Released, Option<String>),
+    by: &By,
+) -> Result<()> {
     let (id, operator) = (held.organization(), impersonal(by));
-    let act = Act::about(RELEASED, id);
+    let act = Act::about(UNFROZEN, id).with(FROZEN_HEAD, frozen_head);
     let act = if released == Released::Damaged { act.with("file", "damaged") } else { act };
     state
         .catalog
@@ -259,11 +384,7 @@ impl Comparison {
 /// Reads the file again and compares it with its certificate.
 pub async fn compare(state: &DeploymentState, id: OrganizationId) -> Result<Comparison> {
     let freeze = require(state, id).await?;
-    let certified = freeze.certificate.as_deref().zip(freeze.certificate_key.as_deref()).and_then(|(text, key)| {
-        let key: serde_json::Value = serde_json::from_str(key).ok()?;
-        certificate::verify(text, &key)
-    });
-    let certified = certified.ok_or_else(|| {
+    let certified = certified(&freeze).ok_or_else(|| {
         Error::new(&codes::FREEZE_NOT_FOUND)
             .detail("It takes no writes, and has not been certified yet: freeze it again.")
     })?;
