@@ -53,6 +53,19 @@ pub fn is_damage(error: &Error) -> bool {
     matches!(code_of(error), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
 }
 
+/// Whether what is in the file is the reason: its pages, its tables, or that it is no file of ours. Neither another time
+/// nor more memory would change that; a disk that gives a page wrongly looks the same.
+#[must_use]
+pub fn is_of_file(error: &Error) -> bool {
+    use ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
+    match std::error::Error::source(error).map(|source| source.downcast_ref::<rusqlite::Error>()) {
+        // `Unknown` is a table that is not there; no code, a row or a value.
+        Some(Some(said)) => matches!(said.sqlite_error_code(), None | Some(DatabaseCorrupt | NotADatabase | Unknown)),
+        Some(None) => false,
+        None => error.is(&codes::ORGANIZATION_UNAVAILABLE),
+    }
+}
+
 /// Whether the disk, its rights or its locks are the reason, and nothing that is in the file.
 #[must_use]
 pub fn is_of_disk(error: &Error) -> bool {

@@ -33,7 +33,7 @@ pub use aside::{Aside, Examination};
 pub use cipher::{CAN_ENCRYPT, FileKey, Unlocked, unlock};
 pub use compact::{Compacted, free_room, require_room};
 pub use database::{Backup, Database, Opening};
-pub use error::{is_damage, is_of_disk};
+pub use error::{is_damage, is_of_disk, is_of_file};
 pub use forward::bring_forward;
 pub use handle::{Kind, Read, Write};
 pub use keep::{copy_file, kept_before};

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,14 +14,15 @@ use tokio::time::{Instant, sleep};
 use super::encryption::Keys;
 use super::gate::Shut;
 use super::look::{Depth, Look, look_at};
-use super::open_files::{Tenants, check_stamp, stamp_in};
+use super::open_files::{Tenants, check_stamp, require_stamp, stamp_in};
 use super::path;
 use super::tenant::Tenant;
 use crate::base::{Error, OrganizationId, Result, codes};
 use crate::crypto::hash;
 use crate::keyring::WrappedKey;
 use crate::sqlite::{
-    Aside, CAN_ENCRYPT, Database, Opening, Read, TenantDb, Write, is_of_disk, remove_wal, sync_directory, unfolded,
+    Aside, CAN_ENCRYPT, Database, Opening, Read, TenantDb, Write, beside, is_of_file, remove_wal, sync_directory,
+    unfolded,
 };
 
 /// How long those who work with the file may go on.
@@ -238,10 +239,11 @@ impl Held {
         path::file(&self.tenants.root_of(self.id), self.id)
     }
 
-    /// Reads what is in the file, as far as it can be read.
+    /// Reads what is in the file, as far as it can be read. Refuses another organization's.
     pub fn read<T>(&self, work: impl FnOnce(&Read<'_, TenantDb>) -> Result<T>) -> Result<T> {
         let (file, now) = (self.file(), self.tenants.0.clock.now());
-        tokio::task::block_in_place(|| Aside::<TenantDb>::open(&file, now)?.read(work))
+        let own = |db: &Read<'_, TenantDb>| require_stamp(db, self.id).and_then(|()| work(db));
+        tokio::task::block_in_place(|| Aside::<TenantDb>::open(&file, now)?.read(own))
     }
 
     /// Whether the file is this organization's and every page and index of it is in order. One that opens may still
@@ -262,22 +264,38 @@ impl Held {
         if !CAN_ENCRYPT && self.tenants.is_encrypted(self.id).await? {
             return Err(Error::new(&codes::ORGANIZATION_ENCRYPTED));
         }
-        let (file, now) = (self.file(), self.tenants.0.clock.now());
         tokio::task::block_in_place(|| {
+            let file = self.file();
             if !file.try_exists().map_err(|error| failed("cannot look at", &file, error))? {
                 return Ok(true);
             }
-            let looked = Aside::<TenantDb>::open(&file, now).and_then(|aside| {
-                aside.version()?;
-                Ok(!aside.examine(true)?.damage.is_empty() || aside.read(stamp_in)? != Some(self.id))
-            });
-            match looked {
-                // Nothing that is in the file.
-                Err(error) if is_of_disk(&error) => Err(error),
-                Err(_) => Ok(true),
-                found => found,
+            if !self.looks_damaged()? {
+                return Ok(false);
             }
+            // To SQLite, a page that the disk does not give is one that is malformed. So the disk is asked, and then
+            // SQLite once more, since it may have been so for a moment.
+            for file in [&file, &beside(&file, "-wal")] {
+                match fs::File::open(file).and_then(|mut file| io::copy(&mut file, &mut io::sink())) {
+                    Err(error) if error.kind() != ErrorKind::NotFound => {
+                        return Err(failed("cannot read", file, error));
+                    }
+                    _ => {}
+                }
+            }
+            self.looks_damaged()
         })
+    }
+
+    /// Whether it reads like that.
+    fn looks_damaged(&self) -> Result<bool> {
+        let looked = Aside::<TenantDb>::open(&self.file(), self.tenants.0.clock.now()).and_then(|aside| {
+            aside.version()?;
+            Ok(!aside.examine(true)?.damage.is_empty() || aside.read(stamp_in)? != Some(self.id))
+        });
+        match looked {
+            Err(error) if is_of_file(&error) => Ok(true),
+            looked => looked,
+        }
     }
 
     /// Every file in the directory, with its digest.
@@ -420,7 +438,7 @@ pub(super) fn files_below(directory: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-pub(super) fn failed(what: &str, path: &Path, error: std::io::Error) -> Error {
+pub(super) fn failed(what: &str, path: &Path, error: io::Error) -> Error {
     Error::of_disk(&codes::ORGANIZATION_UNAVAILABLE, format!("{what} {}", path.display()), error)
 }
 

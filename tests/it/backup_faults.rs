@@ -48,7 +48,27 @@ ssize_t read(int fd, void *bytes, size_t count) {
     if (!next) next = dlsym(RTLD_NEXT, "read");
     // SQLite reads with pread: this one is the backup's.
     if (fails("unreadable", fd, "db.sqlite-wal")) { errno = EIO; return -1; }
+    if (fails("unreadable-pages", fd, "/data/orgs/")) { errno = EIO; return -1; }
     return next(fd, bytes, count);
+}
+
+/* Without its first page nobody would take the file for a database; of any other one SQLite says that it is malformed. */
+static int fails_at(int fd, off_t offset) {
+    return offset >= 4096 && fails("unreadable-pages", fd, "/data/orgs/");
+}
+
+ssize_t pread(int fd, void *bytes, size_t count, off_t offset) {
+    static ssize_t (*next)(int, void *, size_t, off_t);
+    if (!next) next = dlsym(RTLD_NEXT, "pread");
+    if (fails_at(fd, offset)) { errno = EIO; return -1; }
+    return next(fd, bytes, count, offset);
+}
+
+ssize_t pread64(int fd, void *bytes, size_t count, off_t offset) {
+    static ssize_t (*next)(int, void *, size_t, off_t);
+    if (!next) next = dlsym(RTLD_NEXT, "pread64");
+    if (fails_at(fd, offset)) { errno = EIO; return -1; }
+    return next(fd, bytes, count, offset);
 }
 "#;
 
@@ -186,4 +206,52 @@ fn a_torn_file_at_the_store_is_made_up_for() {
     let had = operator.post(&format!("/v1/organizations/{id}/restorations"), &json!({ "txid": before })).unwrap();
     assert_eq!(had.status, 200, "{}", had.text());
     server.stop();
+}
+
+/// To SQLite a page that the disk does not give is malformed. What waits for a legal hold, and what ends it, must not
+/// take it for that.
+#[test]
+fn a_disk_that_does_not_give_pages_ends_no_legal_hold() {
+    let Some((deployment, _, faults)) = deployment() else { return };
+    let (server, mut operator, key) = deployment.started();
+    let id = operator.organization("acme");
+    until("it is shipped", || operator.get("/v1/backup").unwrap().json()["waiting"] == 0);
+    let base = format!("/v1/organizations/{id}");
+    let path = format!("{base}/freeze");
+    let freeze = |server: &Server| {
+        Operator::new(server, &key).call("PUT", &path, &json!({ "reason": "case 4711" })).unwrap().json()
+    };
+    let frozen = freeze(&server);
+    assert_eq!(frozen["state"], "frozen", "{frozen}");
+    server.stop();
+    let before = fs::read(deployment.file(&id)).unwrap();
+
+    let look = |server: &Server| Operator::new(server, &key).get(&path).unwrap().json();
+    faults.begin("unreadable-pages");
+    let server = deployment.serve();
+    assert_eq!(look(&server), frozen);
+    for (method, path, body) in [
+        ("DELETE", path.clone(), json!({})),
+        ("POST", format!("{base}/recovery"), json!({})),
+        ("POST", format!("{base}/recovery"), json!({ "dry_run": true })),
+    ] {
+        let refused = Operator::new(&server, &key).call(method, &path, &body).unwrap();
+        assert_eq!(refused.status, 503, "{method} {path}: {}", refused.text());
+        assert_eq!(look(&server), frozen);
+    }
+    server.stop();
+
+    // Neither is one undone that a crash has cut off.
+    let catalog = rusqlite::Connection::open(deployment.data_dir().join("catalog.sqlite")).unwrap();
+    assert_eq!(catalog.execute("UPDATE freeze SET state = 'freezing', certificate = NULL", []).unwrap(), 1);
+    drop(catalog);
+    let server = deployment.serve();
+    assert_eq!(look(&server)["state"], "freezing");
+    let refused = freeze(&server);
+    assert_eq!(refused["status"], 503, "{refused}");
+    assert_eq!(look(&server)["state"], "freezing");
+    faults.end("unreadable-pages");
+    assert_eq!(freeze(&server)["state"], "frozen");
+    server.stop();
+    assert_eq!(fs::read(deployment.file(&id)).unwrap(), before, "the file is as it was frozen");
 }

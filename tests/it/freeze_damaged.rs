@@ -261,26 +261,39 @@ async fn a_hold_that_a_catalog_of_before_does_not_know_of_stands() {
 /// Somebody may want another point, or that state may be damaged in the backup.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hold_that_only_the_backup_knows_of_can_be_released() {
-    let mut scene = Scene::new().await;
-    let before = scene.newest().await;
-    scene.freeze().await;
-    let file = scene.file.clone();
-    scene
-        .world
-        .while_stopped(|data| {
-            set("DELETE FROM freeze")(data);
-            fs::remove_file(&file).unwrap();
-        })
-        .await;
-    let operator = scene.world.operator();
-    operator.post(RECOVERY, &json!({"txid": before})).await.expect_problem(409, "freeze_not_in_backup");
-    assert_eq!(operator.delete(PATH).await.expect(200).json()["file_damaged"], true);
-    operator.delete(PATH).await.expect_problem(404, "freeze_not_found");
-    assert_eq!(count(&operators_log(&scene.world).await, "organization.unfrozen"), 1);
-    let recovered = operator.post(RECOVERY, &json!({"txid": before})).await.expect(200).json();
-    assert_eq!(recovered["frozen"], false, "{recovered}");
-    scene.world.member("acme", "ada@acme.test").await;
-    operator.delete(PATH).await.expect_problem(404, "freeze_not_found");
+    for is_missing in [true, false] {
+        let mut scene = Scene::new().await;
+        let (before, file) = (scene.newest().await, scene.file.clone());
+        let older = fs::read(&file).unwrap();
+        scene.freeze().await;
+        scene
+            .world
+            .while_stopped(|data| {
+                set("DELETE FROM freeze")(data);
+                if is_missing {
+                    fs::remove_file(&file).unwrap();
+                } else {
+                    // One of before can be read, and its log says nothing of a freeze.
+                    fs::write(&file, older).unwrap();
+                    scribble_over(&file, "api_key");
+                }
+            })
+            .await;
+        let operator = scene.world.operator();
+        operator.post(RECOVERY, &json!({"txid": before})).await.expect_problem(409, "freeze_not_in_backup");
+        let released = operator.delete(PATH).await;
+        if is_missing {
+            assert_eq!(released.expect(200).json()["file_damaged"], true);
+        } else {
+            released.expect(204);
+        }
+        operator.delete(PATH).await.expect_problem(404, "freeze_not_found");
+        assert_eq!(count(&operators_log(&scene.world).await, "organization.unfrozen"), 1);
+        let recovered = operator.post(RECOVERY, &json!({"txid": before})).await.expect(200).json();
+        assert_eq!(recovered["frozen"], false, "{recovered}");
+        scene.world.member("acme", "ada@acme.test").await;
+        operator.delete(PATH).await.expect_problem(404, "freeze_not_found");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,7 @@ use crate::catalog::{Freeze, FreezeStage, freezes};
 use crate::crypto::{Algorithm, PublicKey, hash, signing};
 use crate::features::audit;
 use crate::features::erasure::Head;
-use crate::tenants::{FROZEN, FROZEN_HEAD, KeptFile, Shut, UNFROZEN};
+use crate::tenants::{FROZEN, FROZEN_HEAD, Held, KeptFile, Shut, UNFROZEN};
 
 /// Where a log ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,15 +86,45 @@ pub(super) async fn ask(recovery: &Recovery<'_>, id: OrganizationId) -> Result<H
     Ok(Hold::ByItsLog(own.map(|own| own.head)))
 }
 
-/// Tells whether the copy takes the place of a frozen file, and stays frozen. Refused where a hold asks for another
-/// one: `newest` is where the newest log of the backup ends, if that can be told.
+/// What a hold makes of a recovery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// There is none.
+    Free,
+    /// There was one, of which its own log, that is damaged, does not say that it was released.
+    Released,
+    /// The copy takes the place of the frozen file, and stays frozen; `is_certified` if the catalog says so.
+    Frozen { is_certified: bool },
+}
+
+impl Standing {
+    /// Holds the file for what is to take its place, unless the hold has become another one since it was judged.
+    pub async fn hold(self, recovery: &Recovery<'_>, id: OrganizationId) -> Result<Held> {
+        let tenants = recovery.tenants;
+        let held = match self {
+            Self::Free => return tenants.hold(id).await,
+            Self::Released | Self::Frozen { .. } => tenants.hold_still(id).await?,
+        };
+        if let Some(other) = tenants.why_shut(id).filter(|shut| *shut != Shut::Frozen) {
+            return Err(other.refusal());
+        }
+        let stage = recovery.catalog.read(|db| freezes::get(db, id)).await?.map(|freeze| freeze.stage);
+        let is_same = match self {
+            Self::Frozen { is_certified: true } => stage == Some(FreezeStage::Frozen),
+            _ => stage.is_none(),
+        };
+        if is_same { Ok(held) } else { Err(Shut::Frozen.refusal()) }
+    }
+}
+
+/// Tells what becomes of the copy. Refused where a hold asks for another one: `newest` is where the newest log of the
+/// backup ends, if that can be told.
 pub(super) async fn judge(
     recovery: &Recovery<'_>,
-    id: OrganizationId,
     hold: &Hold,
     (copy, word): (&Path, &LastWord),
     newest: Option<&LastWord>,
-) -> Result<bool> {
+) -> Result<Standing> {
     let asked_for = match hold {
         Hold::Certified(certified) => {
             let file = tokio::task::block_in_place(|| std::fs::File::open(copy).and_then(hash::sha256_of));
@@ -115,18 +145,16 @@ pub(super) async fn judge(
         return if matches!(hold, Hold::ByItsLog(_)) {
             Err(Error::new(&codes::FREEZE_NOT_IN_BACKUP))
         } else {
-            Ok(false)
+            Ok(Standing::Free)
         };
     };
+    let is_certified = matches!(hold, Hold::Certified(_));
     // A damaged file that was released has no event of that in its own log.
-    if !matches!(hold, Hold::Certified(_)) && is_released(recovery, &asked_for).await? {
-        if recovery.tenants.why_shut(id) == Some(Shut::Frozen) {
-            recovery.tenants.reopen(id);
-        }
-        return Ok(false);
+    if !is_certified && is_released(recovery, &asked_for).await? {
+        return Ok(Standing::Released);
     }
     if word.is_frozen() && word.head == asked_for {
-        return Ok(true);
+        return Ok(Standing::Frozen { is_certified });
     }
     Err(Error::new(&codes::FREEZE_NOT_IN_BACKUP))
 }
@@ -135,7 +163,7 @@ pub(super) async fn judge(
 /// that says nothing any more.
 pub async fn frozen_in_backup(recovery: &Recovery<'_>, id: OrganizationId) -> Result<Option<String>> {
     match gone_since(recovery, id).await? {
-        Some((_, newest)) if newest.is_frozen() && !is_released(recovery, &newest.head).await? => {
+        (_, Some(newest)) if newest.is_frozen() && !is_released(recovery, &newest.head).await? => {
             Ok(Some(newest.head.hash))
         }
         _ => Ok(None),

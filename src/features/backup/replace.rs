@@ -1,9 +1,10 @@
 //! Putting the copy in the place of a file that is of no use any more.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::held::{self, LastWord};
+use super::held::{self, LastWord, Standing};
 use super::{Copy, Look, fetch};
 use crate::backup::{Backups, Restored, Source, Target, Txid};
 use crate::base::{Error, MemberId, OrganizationId, Result, Timestamp, codes};
@@ -45,17 +46,20 @@ pub struct Recovery<'a> {
 /// kept: then it is done again. What is frozen comes back as it was frozen, and stays so ([`held`]).
 pub async fn replace(recovery: &Recovery<'_>, id: OrganizationId, target: Target, by: &By) -> Result<Replacement> {
     let Recovery { backups, tenants, .. } = *recovery;
-    let Found { copy, restored, gone, is_frozen } = find(recovery, id, target).await?;
+    let Found { copy, restored, gone, standing } = find(recovery, id, target).await?;
     let as_of = Timestamp::from_utc(restored.timestamp);
-    if is_frozen {
-        return put_frozen(recovery, id, &copy, &restored).await;
+    if matches!(standing, Standing::Frozen { .. }) {
+        return put_frozen(recovery, id, standing, &copy, &restored).await;
     }
     // From before it was encrypted, decrypted or given another key.
     tokio::task::block_in_place(|| tenants.recast_copy(id, &copy.file()))?;
     // From here on nobody opens the file, so no data key is destroyed that the copy may need.
-    let held = tenants.hold(id).await?;
+    let held = standing.hold(recovery, id).await?;
     if held.is_sound()? {
         return Err(Error::new(&codes::ORGANIZATION_READABLE));
+    }
+    if standing == Standing::Released {
+        tenants.reopen(id);
     }
     // Its columns may be sealed with a data key from before a rotation; refused if that is gone for good.
     let keys = tenants.keys(id).await?;
@@ -81,18 +85,19 @@ pub async fn replace(recovery: &Recovery<'_>, id: OrganizationId, target: Target
     drop(held);
     // Whoever was refused a moment ago because of the broken file need not be any longer.
     tenants.let_go(id);
-    Ok(Replacement { txid: restored.txid, as_of, kept, is_frozen })
+    Ok(Replacement { txid: restored.txid, as_of, kept, is_frozen: false })
 }
 
 /// The same of a frozen file: not one bit of it is changed.
 async fn put_frozen(
     recovery: &Recovery<'_>,
     id: OrganizationId,
+    standing: Standing,
     copy: &Copy,
     restored: &Restored,
 ) -> Result<Replacement> {
     let (tenants, as_of) = (recovery.tenants, Timestamp::from_utc(restored.timestamp));
-    let held = tenants.hold_still(id).await?;
+    let held = standing.hold(recovery, id).await?;
     if !held.is_damaged().await? {
         return Err(held::in_order());
     }
@@ -111,13 +116,14 @@ struct Found {
     restored: Restored,
     /// Members who were erased since.
     gone: Vec<MemberId>,
-    /// It is a frozen file that stays one.
-    is_frozen: bool,
+    standing: Standing,
 }
 
 /// Fetches it, and refuses what has left, and what a hold does not allow.
 async fn find(recovery: &Recovery<'_>, id: OrganizationId, target: Target) -> Result<Found> {
     recovery.tenants.require_own_files()?;
+    // A file on a volume that is away is not missing.
+    recovery.tenants.require_volume(id)?;
     let hold = held::ask(recovery, id).await?;
     let copy = Copy::new(recovery.scratch)?;
     let restored = fetch((recovery.backups, recovery.tenants), id, target, &copy.file(), Look::Full).await?;
@@ -125,13 +131,10 @@ async fn find(recovery: &Recovery<'_>, id: OrganizationId, target: Target) -> Re
     require_staying(recovery, &word)?;
     // A catalog of before does not know that it has left. The newest of the backup does, whatever is asked for, and it
     // knows who was erased since, and whether it is frozen.
-    let (gone, newest) = if target == Target::Latest {
-        (Vec::new(), Some(word.clone()))
-    } else {
-        gone_since(recovery, id).await?.map_or((Vec::new(), None), |(gone, newest)| (gone, Some(newest)))
-    };
-    let is_frozen = held::judge(recovery, id, &hold, (&copy.file(), &word), newest.as_ref()).await?;
-    Ok(Found { copy, restored, gone, is_frozen })
+    let (gone, newest) =
+        if target == Target::Latest { (Vec::new(), Some(word.clone())) } else { gone_since(recovery, id).await? };
+    let standing = held::judge(recovery, &hold, (&copy.file(), &word), newest.as_ref()).await?;
+    Ok(Found { copy, restored, gone, standing })
 }
 
 /// Who was erased by the newest of what the backup has, and where its log ends. However damaged that may be: it is
@@ -139,7 +142,7 @@ async fn find(recovery: &Recovery<'_>, id: OrganizationId, target: Target) -> Re
 pub(super) async fn gone_since(
     recovery: &Recovery<'_>,
     id: OrganizationId,
-) -> Result<Option<(Vec<MemberId>, LastWord)>> {
+) -> Result<(Vec<MemberId>, Option<LastWord>)> {
     let Recovery { backups, tenants, scratch, .. } = *recovery;
     let (newest, source) = (Copy::new(scratch)?, Source::Organization(id));
     let whole = |copy: &Path| tenants.require_whole_copy(id, copy, false);
@@ -150,19 +153,24 @@ pub(super) async fn gone_since(
     let asked = had.and_then(|_| {
         let word = LastWord::of(recovery, id, &newest.file())?;
         require_staying(recovery, &word)?;
-        let erased = tokio::task::block_in_place(|| tenants.read_copy(id, &newest.file(), audit::erased_members))?;
-        Ok((erased, word))
+        Ok(word)
     });
-    match asked {
-        Ok((erased, word)) => Ok(Some((erased.iter().filter_map(|id| id.parse().ok()).collect(), word))),
-        // What is not there, or not whole, tells nobody anything however often it is asked.
-        Err(error) if error.is(&codes::BACKUP_NOT_FOUND) || error.is(&codes::BACKUP_DAMAGED) => {
+    let known = |error: Error| {
+        if error.is(&codes::BACKUP_NOT_FOUND) || error.is(&codes::BACKUP_DAMAGED) {
+            // What is not there, or not whole, tells nobody anything however often it is asked.
             tracing::warn!(organization = %id, ?error, "whether it or a member has left since is not looked at");
-            Ok(None)
+            return Ok(());
         }
         // It may be there, and be read by the next try: nobody comes back because the store was away for a moment.
-        Err(error) => Err(error),
-    }
+        Err(error)
+    };
+    let word = match asked {
+        Ok(word) => word,
+        Err(error) => return known(error).map(|()| (Vec::new(), None)),
+    };
+    let erased = tokio::task::block_in_place(|| tenants.read_copy(id, &newest.file(), audit::erased_members));
+    let erased = erased.or_else(|error| known(error).map(|()| HashSet::new()))?;
+    Ok((erased.iter().filter_map(|id| id.parse().ok()).collect(), Some(word)))
 }
 
 /// Refuses an organization whose own log says that it has left for another deployment.
@@ -175,8 +183,9 @@ fn require_staying(recovery: &Recovery<'_>, word: &LastWord) -> Result<()> {
 
 /// What [`replace`] would put there, refused where that would be. Nothing is.
 pub async fn rehearse_replacement(recovery: &Recovery<'_>, id: OrganizationId, target: Target) -> Result<Replacement> {
-    let Found { restored, is_frozen, .. } = find(recovery, id, target).await?;
-    let held = recovery.tenants.hold_still(id).await?;
+    let Found { restored, standing, .. } = find(recovery, id, target).await?;
+    let is_frozen = matches!(standing, Standing::Frozen { .. });
+    let held = standing.hold(recovery, id).await?;
     if is_frozen && !held.is_damaged().await? {
         return Err(held::in_order());
     }

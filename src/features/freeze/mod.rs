@@ -81,13 +81,11 @@ fn require_free(db: &Read<'_, CatalogDb>, id: OrganizationId) -> Result<()> {
 /// written that says so. Requests go on meanwhile.
 async fn require_whole(state: &DeploymentState, id: OrganizationId) -> Result<()> {
     let is_damaged = match state.tenants.look(id, Depth::Full).await? {
-        Look::Seen(seen) => !seen.examination.damage.is_empty(),
+        Look::Seen(seen) if seen.names.id == id && seen.examination.damage.is_empty() => false,
         // Whoever has it for themselves may be long; whoever holds it next finds that out.
         Look::Held => false,
         // Or its key is away, or the disk: that says nothing of the file.
-        Look::Missing | Look::Unreadable(_) | Look::Foreign(_) => {
-            state.tenants.hold_still(id).await?.is_damaged().await?
-        }
+        _ => state.tenants.hold_still(id).await?.is_damaged().await?,
     };
     if is_damaged { Err(Error::new(&codes::FREEZE_FILE_DAMAGED)) } else { Ok(()) }
 }
@@ -150,8 +148,7 @@ pub async fn release(state: &DeploymentState, id: OrganizationId, by: &By) -> Re
     // One that only its own log calls frozen is released as well, and one of which nothing but the backup says so.
     let is_known = before.is_some() || frozen_head.is_some() || state.tenants.why_shut(id) == Some(Shut::Frozen);
     if !is_known {
-        let says_nothing = own.is_err() && held.is_damaged().await?;
-        frozen_head = if says_nothing { in_backup(state, id).await? } else { None };
+        frozen_head = if held.is_damaged().await? { in_backup(state, id).await? } else { None };
         if frozen_head.is_none() {
             return Err(Error::new(&codes::FREEZE_NOT_FOUND));
         }
@@ -160,13 +157,7 @@ pub async fn release(state: &DeploymentState, id: OrganizationId, by: &By) -> Re
     // the next start, or by the same again.
     state.catalog.write(|db| freezes::begin_release(db, id)).await?;
     match tell(&held, by).await {
-        Ok(released) => {
-            // So that what the backup has of it is known to be released.
-            if frozen_head.is_none() && released == Released::Damaged {
-                frozen_head = in_backup(state, id).await.unwrap_or_default();
-            }
-            forget(state, &held, (released, frozen_head), by).await.map(|()| released)
-        }
+        Ok(released) => forget(state, &held, (released, frozen_head), by).await.map(|()| released),
         Err(error) => {
             let stage = before.map(|before| before.stage);
             state.catalog.write(|db| freezes::call_off_release(db, id, stage)).await?;
@@ -182,10 +173,11 @@ fn own_word(held: &Held) -> Result<(Option<String>, String)> {
 
 /// The hash of the event that froze it: a copy of a damaged file ends there, whether it was released or not.
 fn frozen_head(own: &Result<(Option<String>, String)>, freeze: Option<&Freeze>) -> Option<String> {
-    match own {
-        Ok((action, hash)) if action.as_deref() == Some(FROZEN) => Some(hash.clone()),
-        _ => freeze.and_then(certified).map(|certified| certified.audit_head.hash),
+    if let Some(certified) = freeze.and_then(certified) {
+        return Some(certified.audit_head.hash);
     }
+    let (_, hash) = own.as_ref().ok().filter(|(action, _)| action.as_deref() == Some(FROZEN))?;
+    Some(hash.clone())
 }
 
 /// The same as the backup has it.
@@ -345,10 +337,17 @@ async fn tell(held: &Held, by: &By) -> Result<Released> {
 async fn forget(
     state: &DeploymentState,
     held: &Held,
-    (released, frozen_head): (Released, Option<String>),
+    (released, mut frozen_head): (Released, Option<String>),
     by: &By,
 ) -> Result<()> {
     let (id, operator) = (held.organization(), impersonal(by));
+    // So that what the backup has of it is known to be released.
+    if frozen_head.is_none() && released == Released::Damaged {
+        frozen_head = in_backup(state, id).await.unwrap_or_else(|error| {
+            tracing::warn!(organization = %id, ?error, "whether the backup calls a released organization frozen is not known");
+            None
+        });
+    }
     let act = Act::about(UNFROZEN, id).with(FROZEN_HEAD, frozen_head);
     let act = if released == Released::Damaged { act.with("file", "damaged") } else { act };
     state
