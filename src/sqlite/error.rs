@@ -57,10 +57,13 @@ pub fn is_damage(error: &Error) -> bool {
 /// nor more memory would change that; a disk that gives a page wrongly looks the same.
 #[must_use]
 pub fn is_of_file(error: &Error) -> bool {
-    use ErrorCode::{DatabaseCorrupt, NotADatabase, Unknown};
+    use ErrorCode::{DatabaseCorrupt, NotADatabase, TooBig, Unknown};
     match std::error::Error::source(error).map(|source| source.downcast_ref::<rusqlite::Error>()) {
-        // `Unknown` is a table that is not there; no code, a row or a value.
-        Some(Some(said)) => matches!(said.sqlite_error_code(), None | Some(DatabaseCorrupt | NotADatabase | Unknown)),
+        // `Unknown` is a table that is not there; no code, a row or a value. What claims to be larger than anything that is
+        // ever written is met by who compares indexes.
+        Some(Some(said)) => {
+            matches!(said.sqlite_error_code(), None | Some(DatabaseCorrupt | NotADatabase | TooBig | Unknown))
+        }
         Some(None) => false,
         None => error.is(&codes::ORGANIZATION_UNAVAILABLE),
     }
@@ -86,4 +89,36 @@ pub fn is_of_disk(error: &Error) -> bool {
 fn code_of(error: &Error) -> Option<ErrorCode> {
     let source = std::error::Error::source(error)?.downcast_ref::<rusqlite::Error>()?;
     source.sqlite_error_code()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_file_is_told_from_what_is_around_it() {
+        let said = |code| is_of_file(&Error::from(rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)));
+        for code in [ffi::SQLITE_CORRUPT, ffi::SQLITE_NOTADB, ffi::SQLITE_TOOBIG, ffi::SQLITE_ERROR] {
+            assert!(said(code), "{code}");
+        }
+        for code in [
+            ffi::SQLITE_NOMEM,
+            ffi::SQLITE_BUSY,
+            ffi::SQLITE_LOCKED,
+            ffi::SQLITE_PROTOCOL,
+            ffi::SQLITE_CANTOPEN,
+            ffi::SQLITE_PERM,
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_FULL,
+            ffi::SQLITE_IOERR_READ,
+            ffi::SQLITE_IOERR_CORRUPTFS,
+            ffi::SQLITE_INTERRUPT,
+        ] {
+            assert!(!said(code), "{code}");
+        }
+        assert!(is_of_file(&Error::from(rusqlite::Error::QueryReturnedNoRows)));
+        assert!(is_of_file(&Error::new(&codes::ORGANIZATION_UNAVAILABLE).because("it is not one of ours")));
+        let of_disk = Error::new(&codes::ORGANIZATION_UNAVAILABLE).source(std::io::Error::other("gone"));
+        assert!(!is_of_file(&of_disk) && !is_of_file(&Error::internal("SQLCipher takes no key")));
+    }
 }

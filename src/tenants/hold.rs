@@ -221,6 +221,16 @@ impl Tenants {
     }
 }
 
+/// What is to be thought of a file.
+#[derive(Debug)]
+pub enum Condition {
+    Sound,
+    /// Missing, another one's, or damaged anywhere.
+    Damaged,
+    /// The disk does not give all of it: perhaps it does the next time, perhaps never again.
+    Withheld(Error),
+}
+
 impl Held {
     #[must_use]
     pub const fn organization(&self) -> OrganizationId {
@@ -259,6 +269,15 @@ impl Held {
     /// its key cannot be had, its volume is away or the disk does not give it; a file that is too new for this program is
     /// none of it.
     pub async fn is_damaged(&self) -> Result<bool> {
+        match self.condition().await? {
+            Condition::Sound => Ok(false),
+            Condition::Damaged => Ok(true),
+            Condition::Withheld(error) => Err(error),
+        }
+    }
+
+    /// The same, for whoever would take a file that the disk does not give for a damaged one.
+    pub async fn condition(&self) -> Result<Condition> {
         self.tenants.require_volume(self.id)?;
         let _keys = self.tenants.unlock(self.id).await?;
         if !CAN_ENCRYPT && self.tenants.is_encrypted(self.id).await? {
@@ -267,22 +286,22 @@ impl Held {
         tokio::task::block_in_place(|| {
             let file = self.file();
             if !file.try_exists().map_err(|error| failed("cannot look at", &file, error))? {
-                return Ok(true);
+                return Ok(Condition::Damaged);
             }
             if !self.looks_damaged()? {
-                return Ok(false);
+                return Ok(Condition::Sound);
             }
             // To SQLite, a page that the disk does not give is one that is malformed. So the disk is asked, and then
             // SQLite once more, since it may have been so for a moment.
             for file in [&file, &beside(&file, "-wal")] {
                 match fs::File::open(file).and_then(|mut file| io::copy(&mut file, &mut io::sink())) {
                     Err(error) if error.kind() != ErrorKind::NotFound => {
-                        return Err(failed("cannot read", file, error));
+                        return Ok(Condition::Withheld(failed("cannot read", file, error)));
                     }
                     _ => {}
                 }
             }
-            self.looks_damaged()
+            Ok(if self.looks_damaged()? { Condition::Damaged } else { Condition::Sound })
         })
     }
 

@@ -26,7 +26,7 @@ mod tenant;
 mod volumes;
 
 pub use gate::{ARRIVING, DEPARTED, DEPARTING, FROZEN, FROZEN_HEAD, Shut, UNFROZEN, last_word};
-pub use hold::{Held, KeptFile};
+pub use hold::{Condition, Held, KeptFile};
 pub use look::{Depth, Look, Names, Seen, Standing, file_in, look_at, shards, standing_in, whose};
 pub use open_files::{Limits, Occasion, Tenants};
 pub use overwrite::Fold;

@@ -12,7 +12,7 @@ use crate::catalog::{Freeze, FreezeStage, freezes};
 use crate::crypto::{Algorithm, PublicKey, hash, signing};
 use crate::features::audit;
 use crate::features::erasure::Head;
-use crate::tenants::{FROZEN, FROZEN_HEAD, Held, KeptFile, Shut, UNFROZEN};
+use crate::tenants::{Condition, FROZEN, FROZEN_HEAD, Held, KeptFile, Shut, UNFROZEN};
 
 /// Where a log ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,10 +74,9 @@ pub(super) async fn ask(recovery: &Recovery<'_>, id: OrganizationId) -> Result<H
     };
     let hold = hold.ok_or_else(|| Shut::Frozen.refusal())?;
     let held = recovery.tenants.hold_still(id).await?;
-    if !held.is_damaged().await? {
-        return Err(in_order());
-    }
-    if matches!(hold, Hold::Certified(_)) {
+    let is_certified = matches!(hold, Hold::Certified(_));
+    Standing::Frozen { is_certified }.require_broken(&held).await?;
+    if is_certified {
         return Ok(hold);
     }
     let read = held.read(|db| Ok((audit::newest_action(db)?, audit::head(db)?)));
@@ -100,12 +99,17 @@ pub(super) enum Standing {
 impl Standing {
     /// Holds the file for what is to take its place, unless the hold has become another one since it was judged.
     pub async fn hold(self, recovery: &Recovery<'_>, id: OrganizationId) -> Result<Held> {
-        let tenants = recovery.tenants;
-        let held = match self {
-            Self::Free => return tenants.hold(id).await,
-            Self::Released | Self::Frozen { .. } => tenants.hold_still(id).await?,
-        };
-        if let Some(other) = tenants.why_shut(id).filter(|shut| *shut != Shut::Frozen) {
+        if self == Self::Free {
+            return recovery.tenants.hold(id).await;
+        }
+        self.hold_still(recovery, id).await
+    }
+
+    /// The same for whoever only looks whether that could be.
+    pub async fn hold_still(self, recovery: &Recovery<'_>, id: OrganizationId) -> Result<Held> {
+        let held = recovery.tenants.hold_still(id).await?;
+        let shut = recovery.tenants.why_shut(id);
+        if let Some(other) = shut.filter(|shut| self == Self::Free || *shut != Shut::Frozen) {
             return Err(other.refusal());
         }
         let stage = recovery.catalog.read(|db| freezes::get(db, id)).await?.map(|freeze| freeze.stage);
@@ -114,6 +118,16 @@ impl Standing {
             _ => stage.is_none(),
         };
         if is_same { Ok(held) } else { Err(Shut::Frozen.refusal()) }
+    }
+
+    /// Refuses a frozen file that is in order. Whether the disk does not give one that is certified for a moment or for
+    /// good does not matter: only the same takes its place, to the bit.
+    pub async fn require_broken(self, held: &Held) -> Result<()> {
+        match held.condition().await? {
+            Condition::Sound => Err(in_order()),
+            Condition::Withheld(error) if self != (Self::Frozen { is_certified: true }) => Err(error),
+            Condition::Damaged | Condition::Withheld(_) => Ok(()),
+        }
     }
 }
 
@@ -171,7 +185,7 @@ pub async fn frozen_in_backup(recovery: &Recovery<'_>, id: OrganizationId) -> Re
 }
 
 /// A held one whose file needs no recovery.
-pub(super) fn in_order() -> Error {
+fn in_order() -> Error {
     Error::new(&codes::ORGANIZATION_FROZEN)
         .detail("This organization is frozen, and its file is in order: there is nothing to recover.")
 }

@@ -98,9 +98,7 @@ async fn put_frozen(
 ) -> Result<Replacement> {
     let (tenants, as_of) = (recovery.tenants, Timestamp::from_utc(restored.timestamp));
     let held = standing.hold(recovery, id).await?;
-    if !held.is_damaged().await? {
-        return Err(held::in_order());
-    }
+    standing.require_broken(&held).await?;
     // A catalog of before may not know of it.
     tenants.shut(id, Shut::Frozen);
     let kept = tokio::task::block_in_place(|| swap(&held, &copy.file(), as_of))?;
@@ -185,11 +183,10 @@ fn require_staying(recovery: &Recovery<'_>, word: &LastWord) -> Result<()> {
 pub async fn rehearse_replacement(recovery: &Recovery<'_>, id: OrganizationId, target: Target) -> Result<Replacement> {
     let Found { restored, standing, .. } = find(recovery, id, target).await?;
     let is_frozen = matches!(standing, Standing::Frozen { .. });
-    let held = standing.hold(recovery, id).await?;
-    if is_frozen && !held.is_damaged().await? {
-        return Err(held::in_order());
-    }
-    if !is_frozen && held.is_sound()? {
+    let held = standing.hold_still(recovery, id).await?;
+    if is_frozen {
+        standing.require_broken(&held).await?;
+    } else if held.is_sound()? {
         return Err(Error::new(&codes::ORGANIZATION_READABLE));
     }
     Ok(Replacement { txid: restored.txid, as_of: Timestamp::from_utc(restored.timestamp), kept: None, is_frozen })

@@ -80,14 +80,19 @@ fn require_free(db: &Read<'_, CatalogDb>, id: OrganizationId) -> Result<()> {
 /// Refuses a file that is missing or damaged anywhere: nobody could read what would be certified, and nothing could be
 /// written that says so. Requests go on meanwhile.
 async fn require_whole(state: &DeploymentState, id: OrganizationId) -> Result<()> {
-    let is_damaged = match state.tenants.look(id, Depth::Full).await? {
-        Look::Seen(seen) if seen.names.id == id && seen.examination.damage.is_empty() => false,
-        // Whoever has it for themselves may be long; whoever holds it next finds that out.
-        Look::Held => false,
-        // Or its key is away, or the disk: that says nothing of the file.
-        _ => state.tenants.hold_still(id).await?.is_damaged().await?,
-    };
-    if is_damaged { Err(Error::new(&codes::FREEZE_FILE_DAMAGED)) } else { Ok(()) }
+    // Its key may be away, or the disk: that says nothing of the file.
+    if !look(state, id).await?.0 && state.tenants.hold_still(id).await?.is_damaged().await? {
+        return Err(Error::new(&codes::FREEZE_FILE_DAMAGED));
+    }
+    Ok(())
+}
+
+/// Whether every page and index is in order, and the newest event of its log.
+async fn look(state: &DeploymentState, id: OrganizationId) -> Result<(bool, Option<String>)> {
+    Ok(match state.tenants.look(id, Depth::Full).await? {
+        Look::Seen(seen) if seen.names.id == id => (seen.examination.damage.is_empty(), seen.names.newest_event),
+        _ => (false, None),
+    })
 }
 
 /// Completes a freeze, or undoes it where the file is found damaged on the way: nobody could ever complete it, and it
@@ -137,9 +142,15 @@ pub enum Released {
 /// Releases it. The same again completes what was interrupted. What fails leaves it frozen, but for a damaged file:
 /// whoever is to replace it has to be let in first.
 pub async fn release(state: &DeploymentState, id: OrganizationId, by: &By) -> Result<Released> {
-    let shut = state.tenants.why_shut(id);
-    if find(state, id).await?.is_none() && !matches!(shut, None | Some(Shut::Frozen)) {
-        return Err(Error::new(&codes::FREEZE_NOT_FOUND));
+    if find(state, id).await?.is_none() {
+        let is_free = match state.tenants.why_shut(id) {
+            // Requests go on meanwhile.
+            None => matches!(look(state, id).await?, (true, newest) if newest.as_deref() != Some(FROZEN)),
+            Some(shut) => shut != Shut::Frozen,
+        };
+        if is_free {
+            return Err(Error::new(&codes::FREEZE_NOT_FOUND));
+        }
     }
     // Held to the end: whoever opens it before writers are let in might get a copy of it.
     let held = state.tenants.hold_still(id).await?;
