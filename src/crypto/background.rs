@@ -94,7 +94,7 @@ fn lower_priority() {
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code, reason = "sched_setattr has no safe binding; the kernel only reads what is on this stack")]
 fn give_way_at_once(nice: i32) {
-    #[allow(clippy::cast_possible_truncation, reason = "some sixty bytes")]
+    #[allow(clippy::cast_possible_truncation, reason = "48 bytes")]
     const SIZE: u32 = size_of::<libc::sched_attr>() as u32;
     // SAFETY: all zeroes are a value of this struct of integers, which begins with its own size.
     unsafe {

@@ -26,14 +26,7 @@ impl Tenants {
         copy: &Path,
         work: impl FnOnce(&Read<'_, TenantDb>) -> Result<T>,
     ) -> Result<T> {
-        let _file_keys = tokio::runtime::Handle::current().block_on(self.unlock_copies(id))?;
-        let looked = Aside::<TenantDb>::open(copy, self.0.clock.now()).and_then(|aside| {
-            aside.version()?;
-            aside.read(work)
-        });
-        // Looking at it has made them.
-        let _ = remove_wal(copy);
-        looked.map_err(|error| self.of_copy(id, error))
+        self.beside_copy(id, copy, |aside| aside.read(work))
     }
 
     /// Changes a private copy in one transaction, and leaves it as one file. Blocking.
@@ -57,19 +50,32 @@ impl Tenants {
     /// Refuses a private copy that is another organization's, or in which a page is not in order; `full` looks whether
     /// every index fits its table as well. The copy stays as it is. Blocking.
     pub fn require_whole_copy(&self, id: OrganizationId, copy: &Path, full: bool) -> Result<()> {
-        let _file_keys = tokio::runtime::Handle::current().block_on(self.unlock_copies(id))?;
-        let looked = Aside::<TenantDb>::open(copy, self.0.clock.now()).and_then(|aside| {
-            aside.version()?;
+        let damage = self.beside_copy(id, copy, |aside| {
             let damage = aside.damage(full)?;
             // On damaged pages it means nothing whose they are.
             if damage.is_empty() { aside.read(|db| require_stamp(db, id)).map(|()| None) } else { Ok(Some(damage)) }
-        });
-        // Looking at it has made them.
-        let _ = remove_wal(copy);
-        match looked.map_err(|error| self.of_copy(id, error))? {
+        })?;
+        match damage {
             Some(damage) => Err(Error::new(&codes::BACKUP_DAMAGED).because(damage.join("; "))),
             None => Ok(()),
         }
+    }
+
+    /// Looks at a private copy, which stays as it is. Refuses what is no organization's file at all.
+    fn beside_copy<T>(
+        &self,
+        id: OrganizationId,
+        copy: &Path,
+        work: impl FnOnce(&Aside<TenantDb>) -> Result<T>,
+    ) -> Result<T> {
+        let _file_keys = tokio::runtime::Handle::current().block_on(self.unlock_copies(id))?;
+        let looked = Aside::<TenantDb>::open(copy, self.0.clock.now()).and_then(|aside| {
+            aside.version()?;
+            work(&aside)
+        });
+        // Looking at it has made them.
+        let _ = remove_wal(copy);
+        looked.map_err(|error| self.of_copy(id, error))
     }
 
     fn open_copy(&self, id: OrganizationId, copy: &Path) -> Result<Database<TenantDb>> {

@@ -14,7 +14,6 @@ use super::{
 };
 use crate::backup::{Backups, Item, Point, Progress, Source, Target, Txid, is_out_of_reach};
 use crate::base::{Error, Kind, OrganizationId, Replication, Result, Timestamp, codes};
-use crate::catalog::transfers;
 use crate::features::DeploymentState;
 use crate::features::audit::Act;
 use crate::features::audit::http::by_caller;
@@ -444,9 +443,7 @@ async fn recover_organization(
     let backups = configured(&state)?;
     let target = target_of(&state, body.at, body.txid.as_deref())?;
     let id = path.find(&state.directory).await?;
-    let scratch = workshop(backups);
-    let came_back = state.catalog.read(|db| transfers::came_back(db, id)).await?;
-    let recovery = Recovery { backups, tenants: &state.tenants, catalog: &state.catalog, scratch: &scratch, came_back };
+    let recovery = Recovery::of(id, backups, &state.tenants, &state.catalog).await?;
     let by = by_caller(&info, &caller);
     let replaced = if body.dry_run {
         rehearse_replacement(&recovery, id, target).await?

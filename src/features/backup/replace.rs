@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::held::{self, LastWord, Standing};
-use super::{Copy, Look, fetch};
+use super::{Copy, Look, fetch, workshop};
 use crate::backup::{Backups, Restored, Source, Target, Txid};
 use crate::base::{Error, MemberId, OrganizationId, Result, Timestamp, codes};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, transfers};
 use crate::features::audit::{self, Act, By, Target as Subject};
 use crate::features::erasure::member::erase_from_past;
 use crate::features::keys::reseal;
@@ -33,9 +33,21 @@ pub struct Recovery<'a> {
     pub tenants: &'a Tenants,
     pub catalog: &'a Catalog,
     /// The folder that copies are put together in.
-    pub scratch: &'a Path,
+    scratch: PathBuf,
     /// It had left, and has come back since.
-    pub came_back: bool,
+    came_back: bool,
+}
+
+impl<'a> Recovery<'a> {
+    pub async fn of(
+        id: OrganizationId,
+        backups: &'a Backups,
+        tenants: &'a Tenants,
+        catalog: &'a Catalog,
+    ) -> Result<Self> {
+        let came_back = catalog.read(|db| transfers::came_back(db, id)).await?;
+        Ok(Self { backups, tenants, catalog, scratch: workshop(backups), came_back })
+    }
 }
 
 /// Replaces a missing, damaged or foreign file by what the backup has. Refused for one in which every page is in
@@ -123,7 +135,7 @@ async fn find(recovery: &Recovery<'_>, id: OrganizationId, target: Target) -> Re
     // A file on a volume that is away is not missing.
     recovery.tenants.require_volume(id)?;
     let hold = held::ask(recovery, id).await?;
-    let copy = Copy::new(recovery.scratch)?;
+    let copy = Copy::new(&recovery.scratch)?;
     let restored = fetch((recovery.backups, recovery.tenants), id, target, &copy.file(), Look::Full).await?;
     let word = LastWord::of(recovery, id, &copy.file())?;
     require_staying(recovery, &word)?;
@@ -141,8 +153,8 @@ pub(super) async fn gone_since(
     recovery: &Recovery<'_>,
     id: OrganizationId,
 ) -> Result<(Vec<MemberId>, Option<LastWord>)> {
-    let Recovery { backups, tenants, scratch, .. } = *recovery;
-    let (newest, source) = (Copy::new(scratch)?, Source::Organization(id));
+    let Recovery { backups, tenants, .. } = *recovery;
+    let (newest, source) = (Copy::new(&recovery.scratch)?, Source::Organization(id));
     let whole = |copy: &Path| tenants.require_whole_copy(id, copy, false);
     let had = match backups.restore_only_whole(source, Target::Latest, &newest.file(), whole).await {
         Err(error) if error.is(&codes::BACKUP_DAMAGED) => backups.restore(source, Target::Latest, &newest.file()).await,

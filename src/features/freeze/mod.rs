@@ -16,7 +16,7 @@ use crate::catalog::{Freeze, FreezeStage, erasures, freezes, organizations, plac
 use crate::crypto::Algorithm;
 use crate::features::DeploymentState;
 use crate::features::audit::{self, Act, Actor, By, Context};
-use crate::features::backup::{Recovery, frozen_in_backup, workshop};
+use crate::features::backup::{Recovery, frozen_in_backup};
 use crate::features::provisioning::impersonal;
 use crate::features::signing_key::Holder;
 use crate::sqlite::{CatalogDb, Read, Write};
@@ -194,9 +194,7 @@ fn frozen_head(own: &Result<(Option<String>, String)>, freeze: Option<&Freeze>) 
 /// The same as the backup has it.
 async fn in_backup(state: &DeploymentState, id: OrganizationId) -> Result<Option<String>> {
     let Some(backups) = &state.backups else { return Ok(None) };
-    let scratch = workshop(backups);
-    let came_back = state.catalog.read(|db| transfers::came_back(db, id)).await?;
-    let recovery = Recovery { backups, tenants: &state.tenants, catalog: &state.catalog, scratch: &scratch, came_back };
+    let recovery = Recovery::of(id, backups, &state.tenants, &state.catalog).await?;
     frozen_in_backup(&recovery, id).await
 }
 
