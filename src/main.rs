@@ -11,7 +11,13 @@ fn main() -> ExitCode {
         return cli::cannot_start(&format_args!("{error:?}"));
     }
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(cli::run(std::env::args_os())),
+        Ok(runtime) => {
+            let code = runtime.block_on(cli::run(std::env::args_os()));
+            // Whatever is at work in the background still may be ended at any moment, as by a power cut. But it must not
+            // lose its clock before that: it would panic.
+            std::mem::forget(runtime);
+            code
+        }
         Err(error) => cli::cannot_start(&error),
     }
 }

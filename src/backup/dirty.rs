@@ -24,8 +24,48 @@ struct Inner {
 struct Agenda {
     due: HashMap<Source, Instant>,
     order: BTreeSet<(Instant, Source)>,
-    /// Those in which something was written that was not shipped yet.
+    /// Those in which something was written that nobody has begun to ship.
     written: HashSet<Source>,
+    /// Those of which somebody is shipping it, and how many are.
+    in_hand: HashMap<Source, usize>,
+}
+
+impl Agenda {
+    /// Those in which something was written that was not shipped yet.
+    fn waiting(&self) -> impl Iterator<Item = Source> {
+        let only_in_hand = self.in_hand.keys().filter(|source| !self.written.contains(source));
+        self.written.iter().chain(only_in_hand).copied()
+    }
+}
+
+/// A turn that was taken. Until it is over, what was written counts as not shipped yet.
+pub(super) struct Turn {
+    dirty: Dirty,
+    pub source: Source,
+    /// Whether something was written.
+    pub written: bool,
+}
+
+impl Turn {
+    /// What was written is shipped.
+    pub fn is_shipped(&mut self) {
+        if !std::mem::take(&mut self.written) {
+            return;
+        }
+        let in_hand = &mut self.dirty.agenda().in_hand;
+        if let Some(count) = in_hand.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                in_hand.remove(&self.source);
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.is_shipped();
+    }
 }
 
 impl Dirty {
@@ -75,12 +115,13 @@ impl Dirty {
 
     /// Whether something was written to it that was not shipped yet.
     pub(super) fn is_marked(&self, source: Source) -> bool {
-        self.agenda().written.contains(&source)
+        let agenda = self.agenda();
+        agenda.written.contains(&source) || agenda.in_hand.contains_key(&source)
     }
 
     #[must_use]
     pub fn len(&self) -> usize {
-        self.agenda().written.len()
+        self.agenda().waiting().count()
     }
 
     #[must_use]
@@ -88,16 +129,18 @@ impl Dirty {
         self.len() == 0
     }
 
-    /// Whatever was written to, now; at shutdown.
-    pub(super) fn take_written(&self) -> Vec<Source> {
+    /// Whatever waits, also what somebody is shipping; at shutdown.
+    pub(super) fn take_all(&self) -> Vec<Source> {
         let mut agenda = self.agenda();
         agenda.order.clear();
         agenda.due.clear();
-        agenda.written.drain().collect()
+        let all = agenda.waiting().collect();
+        agenda.written.clear();
+        all
     }
 
-    /// Waits for the next turn and takes it; tells whether something was written.
-    pub(super) async fn next(&self) -> (Source, bool) {
+    /// Waits for the next turn and takes it.
+    pub(super) async fn next(&self) -> Turn {
         loop {
             let wait = {
                 let mut agenda = self.agenda();
@@ -106,7 +149,11 @@ impl Dirty {
                     Some((due, source)) if due <= now => {
                         agenda.order.remove(&(due, source));
                         agenda.due.remove(&source);
-                        return (source, agenda.written.remove(&source));
+                        let written = agenda.written.remove(&source);
+                        if written {
+                            *agenda.in_hand.entry(source).or_default() += 1;
+                        }
+                        return Turn { dirty: self.clone(), source, written };
                     }
                     Some((due, _)) => Some(due - now),
                     None => None,
@@ -121,5 +168,32 @@ impl Dirty {
 
     fn agenda(&self) -> MutexGuard<'_, Agenda> {
         self.0.agenda.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_somebody_is_shipping_waits_until_it_is_shipped() {
+        let dirty = Dirty::new(Duration::ZERO);
+        dirty.mark(Source::Catalog);
+        let mut first = dirty.next().await;
+        assert!(first.written && dirty.is_marked(Source::Catalog));
+        // Written to again, and taken by somebody else.
+        dirty.mark(Source::Catalog);
+        assert_eq!(dirty.len(), 1);
+        let second = dirty.next().await;
+        first.is_shipped();
+        drop(first);
+        assert_eq!((dirty.len(), dirty.take_all()), (1, vec![Source::Catalog]));
+        // However its turn has ended.
+        drop(second);
+        assert!(dirty.is_empty() && !dirty.is_marked(Source::Catalog) && dirty.take_all().is_empty());
+
+        dirty.plan(Source::Keyring, Duration::ZERO);
+        let turn = dirty.next().await;
+        assert!(!turn.written && dirty.is_empty());
     }
 }

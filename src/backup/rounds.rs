@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::capture::{Captured, Way, capture, fold, is_large};
+use super::dirty::Turn;
 use super::state::{At, Progress, Reached, State};
 use super::tend;
 use super::{Backups, Inner, Source};
 use crate::base::{Timestamp, codes};
-use crate::catalog::{State as CatalogState, organizations};
+use crate::catalog::organizations;
 use crate::crypto::hash;
 use crate::ltx::{FileName, Header, Txid};
 use crate::replica::{self, Body, Error, Item, Replica};
@@ -27,21 +28,22 @@ impl Backups {
     pub async fn run(self) {
         tokio::spawn(tend::rest(Arc::clone(&self.0)));
         loop {
-            let (source, written) = self.0.dirty.next().await;
+            let next = self.0.dirty.next().await;
             let rests_until = self.0.store_rests.lock().unwrap_or_else(PoisonError::into_inner).0;
             if let Some(until) = rests_until {
                 tokio::time::sleep_until(until).await;
             }
             let Ok(()) = self.0.hands.acquire().await.map(tokio::sync::SemaphorePermit::forget) else { return };
             let hand = Hand(Arc::clone(&self.0));
-            tokio::spawn(async move { turn(&hand.0, source, written).await });
+            tokio::spawn(async move { take(&hand.0, next).await });
         }
     }
 
-    /// Ships what waits, for as long as there is time; at shutdown. What is left over is found at the next start.
+    /// Ships what waits, and waits for whoever is shipping, for as long as there is time; at shutdown. What is left over
+    /// is found at the next start.
     pub async fn finish(&self, patience: Duration) {
         let until = Instant::now() + patience;
-        for source in self.0.dirty.take_written() {
+        for source in self.0.dirty.take_all() {
             if self.0.is_set_aside(source).await {
                 continue;
             }
@@ -64,8 +66,9 @@ impl Drop for Hand {
     }
 }
 
-async fn turn(inner: &Inner, source: Source, written: bool) {
-    match work(inner, source, written).await {
+async fn take(inner: &Inner, mut turn: Turn) {
+    let source = turn.source;
+    match work(inner, &mut turn).await {
         Ok(next) => {
             *inner.store_rests.lock().unwrap_or_else(PoisonError::into_inner) = (None, 0);
             if let Some(next) = next {
@@ -101,7 +104,8 @@ fn pause_after(failures: u32) -> Duration {
 
 /// Everything that is due for a database; tells when there is something again, or what went wrong and how often in a
 /// row. What keeps the replica short may take long, and nobody who ships waits for it.
-async fn work(inner: &Inner, source: Source, written: bool) -> Result<Option<Duration>, (Error, u32)> {
+async fn work(inner: &Inner, turn: &mut Turn) -> Result<Option<Duration>, (Error, u32)> {
+    let (source, written) = (turn.source, turn.written);
     let entry = inner.states.take(source);
     let is_aside = inner.is_set_aside(source).await;
     if is_aside && written {
@@ -121,6 +125,7 @@ async fn work(inner: &Inner, source: Source, written: bool) -> Result<Option<Dur
             state.failures += 1;
             return Err((error, state.failures));
         }
+        turn.is_shipped();
         state.take_chores()
     };
     let tended = match chores {
@@ -176,8 +181,8 @@ pub(super) async fn ship_with(inner: &Inner, source: Source, state: &mut State, 
     let (captured, is_large) = match captured {
         Ok(captured) => captured,
         Err(error) if error.is(&codes::ORGANIZATION_NOT_FOUND) => {
-            // Being made, it is there in a moment. Gone, whoever removed it sees to its replica.
-            if is_being_made(inner, source).await {
+            // Being made, it is there in a moment, or is by now. Gone, whoever removed it sees to its replica.
+            if is_in_the_catalog(inner, source).await.map_err(unreadable)? {
                 inner.dirty.mark(source);
             } else {
                 inner.shipped(source);
@@ -292,10 +297,9 @@ async fn conflict(inner: &Inner, source: Source, state: &mut State, error: Error
     Error::Superseded(reason)
 }
 
-async fn is_being_made(inner: &Inner, source: Source) -> bool {
-    let Source::Organization(id) = source else { return false };
-    let entry = inner.databases.catalog.read(|db| organizations::entry(db, id)).await;
-    entry.is_ok_and(|entry| entry.is_some_and(|entry| entry.state == CatalogState::Creating))
+async fn is_in_the_catalog(inner: &Inner, source: Source) -> crate::base::Result<bool> {
+    let Source::Organization(id) = source else { return Ok(false) };
+    Ok(inner.databases.catalog.read(|db| organizations::entry(db, id)).await?.is_some())
 }
 
 /// Where the replica is, as the store tells.

@@ -1,4 +1,5 @@
-//! The backup of organizations that are set aside: it rests, says why, and goes on when they are released.
+//! The backup of organizations that cannot be looked at: set aside, it rests, says why, and goes on when they are
+//! released; while one is being made, it waits for it.
 
 use std::fs;
 use std::path::Path;
@@ -8,10 +9,12 @@ use bulkhead::backup::{Source, Target};
 use bulkhead::base::OrganizationId;
 use serde_json::{Value, json};
 
+use crate::process::patience;
+use crate::wire::PATIENCE;
 use crate::world::World;
 
 async fn until(what: &str, done: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = patience();
     while !done().await {
         assert!(Instant::now() < deadline, "{what}");
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -163,4 +166,32 @@ async fn what_is_released_while_the_store_is_away_is_shipped_by_the_next_start()
         .await;
     until("it is there", async || backup_of(&world, "acme").await["newest"]["txid"].is_string()).await;
     assert_eq!(name_at_the_store(&world, &id, directory.path()).await, "acme");
+}
+
+/// Between the moment at which a new organization is in the catalog and the one at which it is found there, somebody may
+/// want to ship it: what was written to it waits, also where nothing is written to it ever again.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_organization_that_is_not_found_yet_is_not_forgotten() {
+    let directory = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", directory.path().join("replica").display());
+    let world = World::with(&[("BULKHEAD_BACKUP_URL", &url), ("BULKHEAD_BACKUP_DELAY_MILLISECONDS", "10")]).await;
+    let id = world.organization("acme").await;
+    until("everything is shipped", async || waiting(&world).await == 0).await;
+    let state = world.app().state();
+    let organization: OrganizationId = id.parse().unwrap();
+    let is = |what: &str| {
+        let catalog = rusqlite::Connection::open(world.data_dir().join("catalog.sqlite")).unwrap();
+        catalog.busy_timeout(PATIENCE).unwrap();
+        catalog.execute("UPDATE organization SET state = ?1", [what]).unwrap();
+    };
+    // Somebody has looked for it before it was there.
+    is("creating");
+    state.directory.forget(organization);
+    assert!(state.directory.by_id(organization).await.is_err());
+    is("active");
+    shipped(&world, &id).await;
+    assert_ne!(waiting(&world).await, 0, "nobody will ship it");
+    state.directory.appeared();
+    until("it is shipped", async || waiting(&world).await == 0).await;
+    assert!(backup_of(&world, "acme").await["progress"]["txid"].is_string());
 }

@@ -55,7 +55,9 @@ async fn a_clock_that_was_ahead_hides_nothing_and_what_cannot_be_told_is_refused
     let found = history(&world).await;
     let [setback] = found["clock_set_back"].as_array().unwrap().as_slice() else { panic!("{found}") };
     assert_eq!(setback["before"]["txid"], ahead, "{found}");
-    assert_eq!(setback["after"]["txid"], newest, "{found}");
+    // What came with the restart may have been shipped on its own.
+    let first = setback["after"]["txid"].as_str().unwrap();
+    assert!(first > &*ahead && first <= &*newest, "{found}");
 
     // Three hours later it may have been made then: either clock may have been the wrong one.
     world.clock.advance(Duration::from_secs(3 * 3600));
@@ -63,7 +65,7 @@ async fn a_clock_that_was_ahead_hides_nothing_and_what_cannot_be_told_is_refused
     let asked = json!({ "at": after, "dry_run": true });
     let refused = world.operator().post(&back, &asked).await.expect_problem(409, "backup_time_unclear").json();
     let told = refused["detail"].as_str().unwrap();
-    assert!(told.contains(&ahead) && told.contains(&newest), "{told}");
+    assert!(told.contains(&ahead) && told.contains(first), "{told}");
     let asked = json!({ "txid": newest, "dry_run": true });
     assert_eq!(world.operator().post(&back, &asked).await.expect(200).json()["txid"], newest);
     // Before all that, and after it, nothing is in doubt.

@@ -9,7 +9,7 @@ use bulkhead::replica::{Location, Replica, Settings, Store};
 use rusqlite::Connection;
 use serde_json::json;
 
-use crate::process::scribble_over;
+use crate::process::{patience, scribble_over};
 use crate::replica::support::Site;
 use crate::unsteady::{Mood, Unsteady};
 use crate::world::World;
@@ -72,7 +72,7 @@ impl Room {
 }
 
 async fn until(what: &str, done: impl AsyncFn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = patience();
     while !done().await {
         assert!(Instant::now() < deadline, "{what}");
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::process::free_port;
+use crate::process::{free_port, patience};
 
 const PASSWORD: &str = "violet-harbour-anvil-27";
 
@@ -95,7 +95,7 @@ impl Deployment {
 
     fn serve(&self) -> Server {
         let mut child = self.command(&["serve"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = patience();
         while self.run(&["healthcheck"]).code != 0 {
             assert!(child.try_wait().unwrap().is_none(), "the server stopped: {:?}", self.run(&["doctor"]));
             assert!(Instant::now() < deadline, "the server does not answer");

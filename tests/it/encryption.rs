@@ -81,11 +81,7 @@ mod without {
         sent.expect_problem(503, "organization_encrypted");
         operator.get("/v1/organizations/acme/departure").await.expect_problem(404, "transfer_not_found");
         let begun = operator.post("/v1/fleet/checks", &json!({"quarantine": true})).await.expect(202).id();
-        let mut found = json!({"state": "running"});
-        while found["state"] == "running" {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            found = operator.get(&format!("/v1/fleet/checks/{begun}")).await.expect(200).json();
-        }
+        let found = world.walked("checks", &begun).await;
         assert!(found["findings"].to_string().contains("encrypted as a whole"), "{found:#}");
         // It can be erased all the same.
         operator.put("/v1/organizations/acme/erasure", &json!({"immediately": true})).await.expect(202);
@@ -161,10 +157,11 @@ mod with {
     use bulkhead::ltx::wal;
 
     use super::*;
+    use crate::backup::shipped;
     use crate::erasure::erased;
     use crate::erasure_copies::files_below;
     use crate::export::archive_of;
-    use crate::process::{Deployment, Operator, Person, host_of, owner_of};
+    use crate::process::{Deployment, Operator, Person, host_of, owner_of, patience};
     use crate::tools::{has, litestream};
 
     fn holds(bytes: &[u8], wanted: &[u8]) -> bool {
@@ -349,19 +346,6 @@ mod with {
         fs::read(out).unwrap()
     }
 
-    fn shipped(operator: &mut Operator) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        loop {
-            let state = operator.get("/v1/backup").unwrap().json();
-            if state["waiting"] == 0 && state["catalog"]["behind_since"].is_null() {
-                std::thread::sleep(Duration::from_millis(100));
-                return;
-            }
-            assert!(Instant::now() < deadline, "not shipped: {state}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
     /// A deployment with an encrypted organization that is shipped to a folder; the organization, its file and its
     /// replica.
     fn replicated(deployment: Deployment) -> (Deployment, String, String, PathBuf, PathBuf) {
@@ -434,7 +418,7 @@ mod with {
         let back = operator.post("/v1/organizations/acme/recovery", &json!({})).unwrap();
         assert_eq!(back.status, 200, "{} {}", back.text(), server.log());
         // What was wrong with it is remembered for a moment.
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = patience();
         while operator.get("/v1/organizations/acme").unwrap().status == 503 {
             assert!(Instant::now() < deadline, "it did not come back");
             std::thread::sleep(Duration::from_millis(100));
@@ -463,7 +447,7 @@ mod with {
         let mut operator = Operator::new(&server, &key);
         let asked = operator.call("PUT", "/v1/organizations/acme/erasure", &json!({"immediately": true})).unwrap();
         assert_eq!(asked.status, 202, "{}", asked.text());
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = patience();
         loop {
             let erasure = operator.get(&format!("/v1/erasures/{id}")).unwrap().json();
             if erasure["state"] == "erased" {

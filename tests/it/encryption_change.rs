@@ -1,7 +1,5 @@
 //! Organizations' files that come under a key of their own, under another one, or under none again.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::process::Deployment;
@@ -12,14 +10,7 @@ const ROTATIONS: &str = "/v1/organizations/acme/file_key_rotations";
 
 /// Waits until nothing is on its way any more.
 async fn settled(world: &World) -> Value {
-    for _ in 0..6000 {
-        let found = world.operator().get(PATH).await.expect(200).json();
-        if found["state"].is_null() || !found["failure"].is_null() {
-            return found;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("it does not come to an end");
+    world.awaited(PATH, |found| found["state"].is_null() || !found["failure"].is_null()).await
 }
 
 #[cfg(not(feature = "sqlcipher"))]
@@ -71,6 +62,7 @@ mod without {
 mod with {
     use std::fs;
     use std::path::{Path, PathBuf};
+    use std::time::Duration;
 
     use bulkhead::base::OrganizationId;
     use bulkhead::features::audit::By;
@@ -81,7 +73,7 @@ mod with {
 
     use super::*;
     use crate::organizations::file_of;
-    use crate::process::{Operator, Person, host_of, owner_of};
+    use crate::process::{Operator, Person, host_of, owner_of, patience};
 
     const FILE: Aim = Aim::Be(Encryption::File);
 
@@ -388,10 +380,8 @@ mod with {
         world.operator().post("/v1/organizations/acme/recovery", &json!({"txid": before})).await.expect(200);
         assert!(!is_plain(file.parent().unwrap()));
         let mut browser = world.browser("acme");
-        for _ in 0..600 {
-            if browser.get("/sign-in").await.status == 200 {
-                break;
-            }
+        let deadline = patience();
+        while browser.get("/sign-in").await.status != 200 && std::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         world.signed_in("acme", "early@acme.test").await;
@@ -539,7 +529,7 @@ mod with {
             server.kill();
             server = deployment.serve();
             let mut operator = Operator::new(&server, &key);
-            let deadline = std::time::Instant::now() + Duration::from_secs(60);
+            let deadline = patience();
             let found = loop {
                 let found = operator.get(PATH).unwrap().json();
                 if found["state"].is_null() {

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bulkhead::base::OrganizationId;
 use bulkhead::base::time::length;
@@ -16,15 +16,7 @@ use crate::world::{PASSWORD, World};
 
 /// Waits until an organization is erased; the erasure.
 pub async fn erased(world: &World, id: &str) -> Value {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    loop {
-        let erasure = world.operator().get(&format!("/v1/erasures/{id}")).await.expect(200).json();
-        if erasure["state"] == "erased" {
-            return erasure;
-        }
-        assert!(Instant::now() < deadline, "it is not erased: {erasure}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    world.awaited(&format!("/v1/erasures/{id}"), |erasure| erasure["state"] == "erased").await
 }
 
 pub async fn erase_now(world: &World, name: &str) -> Value {

@@ -9,6 +9,7 @@ use serde_json::json;
 
 use crate::erasure::{bytes_of, certified, erase_now, erased, holds, wrapped_key};
 use crate::organizations::file_of;
+use crate::process::patience;
 use crate::world::World;
 
 /// Every file below a directory.
@@ -29,7 +30,7 @@ async fn the_replica_goes_and_that_of_the_keyring_forgets_the_key() {
     let of_keyring = replica.path().join("keyring.sqlite");
     let key = world.while_stopped(|data| wrapped_key(data, &id).unwrap()).await;
     let keeps_it = || files_below(&of_keyring).iter().any(|file| holds(&fs::read(file).unwrap_or_default(), &key));
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = patience();
     while files_below(&own).is_empty() || !keeps_it() {
         assert!(Instant::now() < deadline, "nothing was shipped");
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -61,7 +62,7 @@ async fn those_that_are_erased_together_leave_the_keyrings_replica_together() {
         world.operator().put(&format!("/v1/organizations/{slug}/erasure"), &json!({"after_days": 1})).await.expect(202);
     }
     let of_keyring = replica.path().join("keyring.sqlite");
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = patience();
     while files_below(&of_keyring).is_empty() {
         assert!(Instant::now() < deadline, "nothing was shipped");
         tokio::time::sleep(Duration::from_millis(20)).await;

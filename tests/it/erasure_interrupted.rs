@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::erasure::{certified, erased};
 use crate::organizations::file_of;
-use crate::process::{Deployment, HOST, Operator, Person, host_of, owner_of};
+use crate::process::{Deployment, HOST, Operator, Person, host_of, owner_of, patience};
 use crate::wire::Request;
 use crate::world::World;
 
@@ -90,7 +90,7 @@ fn a_kill_at_any_moment_leaves_nothing_half_erased() {
         server = deployment.serve();
     }
     let mut operator = Operator::new(&server, &key);
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = patience();
     let mut certificates = HashSet::new();
     for (id, slug) in &all {
         let erasure = loop {
@@ -207,7 +207,7 @@ fn at_the_command_line_it_is_said_what_an_erasure_waits_for() {
     server.kill();
     let server = deployment.serve();
     for id in &ids[..2] {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = patience();
         while !deployment.run(&["org", "certificate", id]).status.success() {
             assert!(Instant::now() < deadline, "{}", server.log());
             std::thread::sleep(Duration::from_millis(100));
@@ -236,7 +236,7 @@ async fn why_an_erasure_waits_is_said_as_long_as_it_is_true() {
         let path = format!("/v1/organizations/{id}/erasure");
         world.operator().put(&path, &json!({"immediately": true})).await.expect(202);
     }
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = patience();
     for id in &ids {
         while world.operator().get(&format!("/v1/erasures/{id}")).await.expect(200).json()["failure"].is_null() {
             assert!(Instant::now() < deadline, "{id} has not failed");

@@ -2,14 +2,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::audit::verification;
 use crate::erasure::{bytes_of, holds};
 use crate::organizations::file_of;
-use crate::process::Deployment;
+use crate::process::{Deployment, patience};
 use crate::world::{PASSWORD, World};
 
 const ADA: &str = "ada@acme.test";
@@ -228,7 +228,6 @@ async fn backed_up(replica: &Path) -> World {
         ("BULKHEAD_BACKUP_DELAY_MILLISECONDS", "20"),
         // However slow the machine is.
         ("BULKHEAD_BACKUP_CONFIRM_SECONDS", "60"),
-        ("BULKHEAD_SERVER_REQUEST_TIMEOUT_SECONDS", "120"),
     ];
     World::with(&settings).await
 }
@@ -281,7 +280,7 @@ async fn while_the_store_is_gone_an_erasure_says_what_its_log_still_holds() {
     fs::remove_file(&replica).unwrap();
     fs::rename(&away, &replica).unwrap();
     // Asked again once the store is there.
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = patience();
     let last: Value = loop {
         let again = world.operator().put(&erasure, &json!({})).await.expect(200).json();
         if again["overwritten"] == true {

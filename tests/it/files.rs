@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
-use crate::process::{Deployment, HOST, Operator, Person, Server, host_of, owner_of, session_check, until};
+use crate::process::{Deployment, HOST, Operator, Person, Server, host_of, owner_of, patience, session_check, until};
 use crate::wire::Request;
 
 /// A way to ruin an organization, with the server stopped, and what the operator must be told.
@@ -133,7 +133,7 @@ fn a_bad_file_is_the_trouble_of_one_organization() {
         copy_all(&kept.join(place.strip_prefix(deployment.data_dir()).unwrap()), &place);
     }
     put_keys_back(&deployment, &kept);
-    let deadline = Instant::now() + Duration::from_secs(12);
+    let deadline = patience();
     for ruin in &RUINS {
         let path = format!("/v1/organizations/{}", ruin.slug);
         while operator.get(&path).unwrap().status != 200 {
@@ -176,7 +176,7 @@ fn damage_that_is_met_while_a_file_is_open_sets_it_aside_until_it_is_repaired() 
     let beside = deployment.place(&ill).join("restored");
     fs::write(&beside, good).unwrap();
     fs::rename(beside, deployment.file(&ill)).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(12);
+    let deadline = patience();
     while operator.get(&members).unwrap().status != 200 {
         assert!(Instant::now() < deadline, "the organization does not come back");
         thread::sleep(Duration::from_millis(100));

@@ -18,14 +18,7 @@ async fn check(world: &World, options: Value) -> Value {
 }
 
 async fn ended(world: &World, id: &str) -> Value {
-    for _ in 0..600 {
-        let found = world.operator().get(&format!("/v1/fleet/checks/{id}")).await.expect(200).json();
-        if found["state"] != "running" {
-            return found;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("the check does not end");
+    world.walked("checks", id).await
 }
 
 /// (organization, code) of each finding, in order.

@@ -32,15 +32,7 @@ fn version(world: &World, id: &str) -> i64 {
 
 pub async fn migrate(world: &World, options: Value) -> Value {
     let begun = world.operator().post("/v1/fleet/migrations", &options).await.expect(202);
-    let path = format!("/v1/fleet/migrations/{}", begun.id());
-    for _ in 0..600 {
-        let found = world.operator().get(&path).await.expect(200).json();
-        if found["state"] != "running" {
-            return found;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("the migration does not end");
+    world.walked("migrations", &begun.id()).await
 }
 
 /// Forty organizations of today, in a program of tomorrow; by id.
@@ -253,14 +245,7 @@ async fn a_migration_goes_on_after_a_stop() {
     world.while_stopped(|_| ()).await;
     let begun = world.operator().post("/v1/fleet/migrations", &json!({})).await.expect(202);
     world.while_stopped(|_| ()).await;
-    let path = format!("/v1/fleet/migrations/{}", begun.id());
-    for _ in 0..600 {
-        if world.operator().get(&path).await.expect(200).json()["state"] != "running" {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let ended = world.operator().get(&path).await.expect(200).json();
+    let ended = world.walked("migrations", &begun.id()).await;
     assert_eq!((ended["state"].as_str(), ended["migrated"].as_i64()), (Some("done"), Some(40)), "{ended}");
     assert!(ids.iter().all(|id| version(&world, id) == today + 2));
 }

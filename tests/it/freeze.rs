@@ -94,14 +94,8 @@ async fn a_frozen_organization_is_read_and_not_changed_in_one_bit() {
     assert_eq!(refused["error"], "temporarily_unavailable");
     // Whoever looks after files looks elsewhere.
     let walk = world.operator().post("/v1/fleet/checks", &json!({"full": true})).await.expect(202).id();
-    loop {
-        let found = world.operator().get(&format!("/v1/fleet/checks/{walk}")).await.expect(200).json();
-        if found["state"] != "running" {
-            assert_eq!(found["findings"], json!([]), "{found}");
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    let found = world.walked("checks", &walk).await;
+    assert_eq!(found["findings"], json!([]), "{found}");
 
     assert!(is_identical(&world).await);
     assert_eq!(world.events("acme").await[0]["action"], "organization.frozen");

@@ -9,7 +9,9 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::backup::{deployment, member, shipped};
-use crate::process::{Deployment, Operator, PASSWORD, Person, Server, host_of, owner_of, scribble_over, session_check};
+use crate::process::{
+    Deployment, Operator, PASSWORD, Person, Server, host_of, owner_of, patience, scribble_over, session_check,
+};
 
 #[test]
 fn a_restore_brings_back_what_was_and_not_what_was_taken_away() {
@@ -163,7 +165,7 @@ fn a_file_that_is_replaced_by_an_earlier_one_has_nobody_who_was_erased_since() {
     let done = operator.post(&format!("{base}/recovery"), &json!({ "txid": txid })).unwrap();
     assert_eq!(done.status, 200, "{}", done.text());
     let mut members = operator.get(&format!("{base}/members")).unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = patience();
     while members.status == 503 {
         assert!(Instant::now() < deadline, "it did not come back");
         sleep(Duration::from_millis(100));
@@ -206,7 +208,7 @@ fn a_broken_file_is_replaced_and_a_sound_one_is_not() {
             assert!(kept.is_none_or(|kept| !kept.join("db.sqlite").exists()));
         }
         // What was wrong with it is remembered for a moment.
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = patience();
         while operator.get(&members).unwrap().status == 503 {
             assert!(Instant::now() < deadline, "it did not come back");
             sleep(Duration::from_millis(100));

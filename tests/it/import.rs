@@ -192,12 +192,7 @@ async fn what_was_erased_is_neither_kept_as_an_export_nor_brought_back() {
     crate::export::ready(&operator, "acme", &omit()).await;
     assert!(world.data_dir().join("exports").join(&id).exists());
     operator.put("/v1/organizations/acme/erasure", &json!({"immediately": true})).await.expect(202);
-    for _ in 0..400 {
-        if operator.get(&format!("/v1/erasures/{id}")).await.json()["certificate"].is_string() {
-            break;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    world.awaited(&format!("/v1/erasures/{id}"), |erasure| erasure["certificate"].is_string()).await;
     assert!(!world.data_dir().join("exports").join(&id).exists(), "an archive outlived the organization");
     let refused = import(&world, &archive, "?slug=again", Some(PASSPHRASE)).await;
     refused.expect_problem(409, "organization_erased");

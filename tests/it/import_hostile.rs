@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::export::{Parts, append, archive_of, compressed, omit};
 use crate::import::{assert_clean, import};
-use crate::process::{Deployment, until};
+use crate::process::{Deployment, patience, until};
 use crate::world::World;
 
 /// What the SQL does to the database of a good archive, and what it is refused with.
@@ -433,8 +433,8 @@ fn the_checking_process_ends_with_the_server() {
     assert_eq!(checkers().len(), 1);
     server.kill();
     import.wait().unwrap();
-    let killed = std::time::Instant::now();
-    while !checkers().is_empty() && killed.elapsed() < std::time::Duration::from_secs(20) {
+    let deadline = patience();
+    while !checkers().is_empty() && std::time::Instant::now() < deadline {
         std::thread::sleep(std::time::Duration::from_millis(20));
     }
     let left = checkers();

@@ -17,6 +17,7 @@ use bulkhead::crypto::{DataKey, MasterKey};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::{Value, json};
 
+use crate::process::patience;
 use crate::world::World;
 
 pub const TOKEN: &str = "a-token-for-the-key-service";
@@ -188,7 +189,7 @@ async fn jwks(world: &World, slug: &str) -> crate::world::Answer {
 
 /// A provider that was silent is not asked for a second.
 async fn comes_back(world: &World, slug: &str) {
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = patience();
     while jwks(world, slug).await.status != 200 {
         assert!(Instant::now() < deadline, "it does not come back");
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -311,7 +312,7 @@ async fn a_start_without_the_provider_fails_and_says_so() {
     config.server.data_dir = copy.path().to_owned();
     config.keys.token = bulkhead::base::Secret::new("another".to_owned());
     let clock = Clock::manual(Timestamp::from_millis(1_764_000_000_000));
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = patience();
     loop {
         let refused = App::start(config.clone(), clock.clone()).await.err().unwrap();
         if refused.cause().unwrap().contains("status 401") {
@@ -342,7 +343,7 @@ async fn a_deployment_goes_over_to_a_service_and_follows_its_keys() {
             service.rotate("kms-2");
         }
         world.operator().post("/v1/keys/master_rotations", &json!({})).await.expect(202);
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = patience();
         let state = loop {
             let state = world.operator().get("/v1/keys").await.expect(200).json();
             if state["master_rotation"]["state"] == "done" {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bulkhead::app::App;
 use bulkhead::base::time::length;
@@ -21,22 +21,9 @@ use crate::world::{PASSWORD, World, host_of};
 const OLD: &str = "5f0ac2f1b2c3d4e5f60718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6d";
 const NEW: &str = "a1b2c3d4e5f60718293a4b5c6d7e8f905f0ac2f1b2c3d4e5f60718293a4b5c6d";
 
-/// Waits until the background has brought `keys` there; the state then.
-async fn until(world: &World, what: &str, is_there: impl Fn(&Value) -> bool) -> Value {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        let state = world.operator().get("/v1/keys").await.expect(200).json();
-        if is_there(&state) {
-            return state;
-        }
-        assert!(Instant::now() < deadline, "not {what}: {state}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
 async fn rotate_master(world: &World, body: Value) -> Value {
     world.operator().post("/v1/keys/master_rotations", &body).await.expect(202);
-    until(world, "rotated", |state| state["master_rotation"]["state"] == "done").await
+    world.awaited("/v1/keys", |state| state["master_rotation"]["state"] == "done").await
 }
 
 /// (name, version, wrapped, master key)
@@ -295,7 +282,7 @@ async fn nobody_meets_a_value_that_cannot_be_opened() {
         }
     };
     tokio::join!(rotations, people);
-    until(&world, "rotated", |state| state["master_rotation"]["state"] == "done").await;
+    world.awaited("/v1/keys", |state| state["master_rotation"]["state"] == "done").await;
     world.signed_in("acme", "owner@acme.test").await;
 }
 
@@ -318,7 +305,7 @@ async fn a_sweep_gives_new_keys_to_those_that_are_old_enough() {
     let aside = world.operator().put(&path, &json!({"reason": "torn pages"})).await;
     assert!(aside.status < 300, "{aside:?}");
     world.operator().post(at, &json!({"older_than_days": 29})).await.expect(202);
-    let state = until(&world, "swept", |state| state["data_rotation"]["state"] == "done").await;
+    let state = world.awaited("/v1/keys", |state| state["data_rotation"]["state"] == "done").await;
     let sweep = &state["data_rotation"];
     let counts = ["total", "done", "skipped", "failed"].map(|key| sweep[key].as_i64().unwrap());
     assert_eq!(counts, [2, 1, 1, 0], "{state}");
@@ -329,7 +316,7 @@ async fn a_sweep_gives_new_keys_to_those_that_are_old_enough() {
     world.operator().post(at, &json!({})).await.expect(202);
     // The one before has ended as well, and had two.
     let is_over = |sweep: &Value| sweep["total"] == 4 && sweep["state"] == "done";
-    let state = until(&world, "swept", |state| is_over(&state["data_rotation"])).await;
+    let state = world.awaited("/v1/keys", |state| is_over(&state["data_rotation"])).await;
     let counts = ["done", "skipped", "failed"].map(|key| state["data_rotation"][key].as_i64().unwrap());
     assert_eq!(counts, [3, 1, 0], "{state}");
     assert!(state["data_rotation"]["last_error"].as_str().unwrap().contains("organization_frozen"), "{state}");
@@ -407,7 +394,7 @@ async fn a_key_that_cannot_be_unwrapped_keeps_the_one_before_in_its_file() {
     let wrapped: Vec<u8> = rows(&data).into_iter().find(|row| row.0 == broken).unwrap().2;
     keyring.execute("UPDATE data_key SET wrapped = x'00' WHERE name = ?", [&broken]).unwrap();
     world.operator().post("/v1/keys/master_rotations", &json!({})).await.expect(202);
-    let state = until(&world, "stuck", |state| !state["master_rotation"]["last_error"].is_null()).await;
+    let state = world.awaited("/v1/keys", |state| !state["master_rotation"]["last_error"].is_null()).await;
     assert_eq!(
         (&state["master_rotation"]["state"], &state["master_rotation"]["done"]),
         (&json!("running"), &json!(2)),
@@ -420,7 +407,7 @@ async fn a_key_that_cannot_be_unwrapped_keeps_the_one_before_in_its_file() {
     // Put right, it goes on by itself.
     keyring.execute("UPDATE data_key SET wrapped = ? WHERE name = ?", rusqlite::params![wrapped, broken]).unwrap();
     world.app().state().keys.call();
-    until(&world, "rotated", |state| state["master_rotation"]["state"] == "done").await;
+    world.awaited("/v1/keys", |state| state["master_rotation"]["state"] == "done").await;
     assert_eq!(fs::read_to_string(data.join("master.key")).unwrap().lines().count(), 1);
     world.signed_in("broken", "owner@broken.test").await;
 }

@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use serde_json::json;
 
 use crate::keys::{rows, sealed};
-use crate::process::{Deployment, Operator};
+use crate::process::{Deployment, Operator, patience};
 
 #[test]
 fn a_rotation_goes_on_after_kill_9() {
@@ -20,7 +20,7 @@ fn a_rotation_goes_on_after_kill_9() {
     }
     let masters = || -> BTreeSet<String> { rows(&deployment.data_dir()).into_iter().map(|row| row.3).collect() };
     let wait = |operator: &mut Operator, what: &str| {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = patience();
         loop {
             let state = operator.get("/v1/keys").unwrap().json();
             if state[what]["state"] == "done" && state["replaced"]["unfinished"] == 0 {
@@ -118,7 +118,7 @@ fn the_master_key_before_is_kept_as_long_as_the_backup_of_the_keyring_needs_it()
     let old = master();
     let at = "/v1/keys/master_rotations";
     let until = |operator: &mut Operator, wanted: &str| {
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = patience();
         loop {
             let rotation = operator.get("/v1/keys").unwrap().json()["master_rotation"].take();
             if rotation["state"] == wanted {

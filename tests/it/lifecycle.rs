@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::process::{Deployment, HOST, Operator, PASSWORD, Person, host_of, owner_of, session_check};
-use crate::wire::{Request, connect, read_answer};
+use crate::process::{Deployment, HOST, Operator, PASSWORD, Person, Server, host_of, owner_of, session_check, until};
+use crate::wire::{PATIENCE, Request, connect, read_answer};
 
 #[test]
 fn one_process_owns_a_directory() {
@@ -74,7 +74,10 @@ fn the_master_key_is_made_once_and_guarded() {
 #[test]
 fn stopping_lets_requests_finish_and_folds_the_logs() {
     // A password takes about a second.
-    let deployment = Deployment::new().with("PASSWORD_MEMORY_KIB", 131_072).with("PASSWORD_ITERATIONS", 6);
+    let deployment = Deployment::new()
+        .with("PASSWORD_MEMORY_KIB", 131_072)
+        .with("PASSWORD_ITERATIONS", 6)
+        .with("SERVER_SHUTDOWN_GRACE_SECONDS", PATIENCE.as_secs());
     let key = deployment.operator_key();
     let mut server = deployment.serve();
     let organization = Operator::new(&server, &key).organization("acme");
@@ -91,9 +94,10 @@ fn stopping_lets_requests_finish_and_folds_the_logs() {
     let bytes = Request::new("POST", HOST, path).bearer(&key).json(&body).bytes(server.port);
     let mut late = connect(server.port).unwrap();
     late.get_mut().write_all(&bytes[..bytes.len() - 5]).unwrap();
+    until("nothing is left of the owner's first password", || !is_hashing(&server));
     let session = thread::scope(|scope| {
         let signing_in = scope.spawn(|| person.sign_in(&owner_of("acme")).unwrap());
-        thread::sleep(Duration::from_millis(300));
+        until("the password is being hashed", || is_hashing(&server));
         assert!(!signing_in.is_finished(), "signing in was not slow enough to see anything");
         server.terminate();
         thread::sleep(Duration::from_millis(200));
@@ -112,6 +116,13 @@ fn stopping_lets_requests_finish_and_folds_the_logs() {
     assert_eq!(server.client().send(&session_check(&host, &session)).unwrap().status, 200);
     let members = Operator::new(&server, &key).get(&format!("/v1/organizations/{organization}/members")).unwrap();
     assert!(members.text().contains("late@acme.test"));
+}
+
+/// Whether one of the threads for it is at work.
+fn is_hashing(server: &Server) -> bool {
+    let tasks = fs::read_dir(format!("/proc/{}/task", server.pid())).unwrap();
+    let mut states = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
+    states.any(|state| state.contains("(password-") && state.contains(") R "))
 }
 
 /// The WALs below that hold something.

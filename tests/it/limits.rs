@@ -206,12 +206,10 @@ async fn sign_in_call(world: &World, slug: &str) -> Call {
 }
 
 /// One thread, and hashes that take a while.
-const ONE_THREAD: [(&str, &str); 4] = [
+const ONE_THREAD: [(&str, &str); 3] = [
     ("BULKHEAD_PASSWORD_WORKERS", "1"),
     ("BULKHEAD_PASSWORD_MEMORY_KIB", "65536"),
     ("BULKHEAD_PASSWORD_ITERATIONS", "1"),
-    // However slow the machine is.
-    ("BULKHEAD_SERVER_REQUEST_TIMEOUT_SECONDS", "600"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

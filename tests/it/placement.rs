@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkhead::base::OrganizationId;
 use bulkhead::catalog::{Erasure, Stage};
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::organizations::file_of;
-use crate::process::{Deployment, Operator};
+use crate::process::{Deployment, Operator, patience};
 use crate::world::World;
 
 const PATH: &str = "/v1/organizations/acme/placement";
@@ -35,13 +35,7 @@ fn on_volume(world: &World, id: &str, volume: &Path) -> PathBuf {
 
 async fn moved(world: &World, to: &str) -> Value {
     world.operator().put(PATH, &json!({"volume": to})).await.expect(202);
-    loop {
-        let found = world.operator().get(PATH).await.expect(200).json();
-        if found["state"].is_null() {
-            return found;
-        }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    world.awaited(PATH, |found| found["state"].is_null()).await
 }
 
 /// Everything that stands on a volume: no workshop, no copy.
@@ -58,14 +52,8 @@ fn files_on(volume: &Path) -> Vec<PathBuf> {
 
 async fn assert_nothing_is_out_of_place(world: &World) {
     let walk = world.operator().post("/v1/fleet/checks", &json!({})).await.expect(202).id();
-    loop {
-        let found = world.operator().get(&format!("/v1/fleet/checks/{walk}")).await.expect(200).json();
-        if found["state"] != "running" {
-            assert_eq!((&found["state"], &found["findings"]), (&json!("done"), &json!([])), "{found}");
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let found = world.walked("checks", &walk).await;
+    assert_eq!((&found["state"], &found["findings"]), (&json!("done"), &json!([])), "{found}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -193,15 +181,8 @@ async fn what_cannot_be_moved_stays_and_a_missing_volume_is_missed_by_its_own_al
     // Erased where it is.
     let erased = json!({"immediately": true});
     world.operator().put("/v1/organizations/acme/erasure", &erased).await.expect(202);
-    for _ in 0..1000 {
-        let found = world.operator().get(&format!("/v1/erasures/{id}")).await.expect(200).json();
-        if found["state"] == "erased" {
-            assert_eq!(files_on(volume.path()), Vec::<PathBuf>::new());
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    panic!("it was not erased");
+    crate::erasure::erased(&world, &id).await;
+    assert_eq!(files_on(volume.path()), Vec::<PathBuf>::new());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -402,10 +383,8 @@ async fn of_an_organization_that_was_erased_nothing_is_remembered() {
     world.operator().put("/v1/organizations/acme/erasure", &json!({"immediately": true})).await.expect(202);
     while erasure::next(&state, organization).await.unwrap().is_some() {}
     // Somebody else may be about to take the last step.
-    for _ in 0..600 {
-        if state.tenants.placed_on(organization).is_none() {
-            break;
-        }
+    let deadline = patience();
+    while state.tenants.placed_on(organization).is_some() && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert_eq!((state.tenants.placed_on(organization), state.tenants.why_shut(organization)), (None, None));

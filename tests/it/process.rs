@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bulkhead::base::OrganizationId;
 use serde_json::{Value, json};
 
-use crate::wire::{Answer, Client, Request};
+use crate::wire::{Answer, Client, PATIENCE, Request};
 
 pub const PASSWORD: &str = "violet-harbour-anvil-27";
 /// The host of the deployment; organizations are below it.
@@ -66,6 +66,8 @@ impl Deployment {
             .env("BULKHEAD_SERVER_LISTEN", format!("127.0.0.1:{}", self.port))
             .env("BULKHEAD_SERVER_METRICS_LISTEN", "")
             .env("BULKHEAD_SERVER_PUBLIC_URL", self.url())
+            // Whatever else the machine does meanwhile.
+            .env("BULKHEAD_SERVER_REQUEST_TIMEOUT_SECONDS", PATIENCE.as_secs().to_string())
             .stdin(Stdio::null());
         for limit in ["SIGN_IN_PER_MINUTE", "CODE_PER_MINUTE", "RECOVERY_PER_HOUR", "TOKEN_PER_MINUTE"].iter().chain(&[
             "SIGN_UP_PER_HOUR",
@@ -115,7 +117,7 @@ impl Deployment {
         while !matches!(server.client().send(&Request::get(HOST, "/readyz")), Ok(answer) if answer.status == 200) {
             let ended = server.child.as_mut().and_then(|child| child.try_wait().unwrap());
             assert!(ended.is_none(), "the server ended ({ended:?}):\n{}", server.log());
-            assert!(started.elapsed() < Duration::from_secs(30), "the server is not ready:\n{}", server.log());
+            assert!(started.elapsed() < PATIENCE, "the server is not ready:\n{}", server.log());
             thread::sleep(Duration::from_millis(5));
         }
         server.ready_after = started.elapsed();
@@ -175,6 +177,7 @@ impl Server {
 
     /// The exit code, once it has ended.
     pub fn wait(&mut self) -> Option<i32> {
+        until("the server ends", || self.child.as_mut().unwrap().try_wait().unwrap().is_some());
         self.child.take().unwrap().wait().unwrap().code()
     }
 
@@ -340,9 +343,14 @@ pub fn scribble_over(file: &Path, table: &str) {
     std::os::unix::fs::FileExt::write_all_at(&file, &[0xff; 4096], at).unwrap();
 }
 
-/// Waits until it is so; the machine may be busy with other tests.
+/// When to stop waiting.
+pub fn patience() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+/// Waits until it is so.
 pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(90);
+    let deadline = patience();
     while !is_so() {
         assert!(Instant::now() < deadline, "{what}: not in time");
         thread::sleep(Duration::from_millis(50));

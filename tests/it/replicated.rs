@@ -11,7 +11,7 @@ use bulkhead::replica::{Location, Settings, Store, Target};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use crate::process::{Deployment, HOST, Operator, Person, host_of, mailed_code, owner_of, until};
+use crate::process::{Deployment, HOST, Operator, Person, host_of, mailed_code, owner_of, patience, until};
 use crate::unsteady::{Mood, Unsteady};
 use crate::wire::Request;
 
@@ -149,7 +149,7 @@ fn a_store_that_is_down_is_told_and_trying_again_is_safe() {
     let state = operator.get("/v1/backup").unwrap().json();
     assert_eq!(state["confirming"], 0, "{state}");
     find(&replica);
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = patience();
     loop {
         let again = server.client().send(&keyed()).unwrap();
         if again.status == 201 {
@@ -195,7 +195,7 @@ fn an_answer_that_is_given_again_waits_for_all_that_the_first_one_told_of() {
     assert_eq!(again.header("idempotent-replayed"), Some("true"));
     let id = again.json()["id"].as_str().unwrap().to_owned();
     find(&replica);
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = patience();
     while replicate(&mut operator, &id, "object").status != 200 {
         assert!(Instant::now() < deadline, "it did not recover");
     }
@@ -258,7 +258,7 @@ fn what_waits_for_a_store_needs_one() {
     // And is set up again: what was written in between is found, and nothing else is shipped anew.
     let deployment = deployment.with("BACKUP_URL", format!("file://{}", replica.display()));
     let server = deployment.serve();
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = patience();
     // What nobody waits for leaves after its delay.
     let mut operator = Operator::new(&server, &key);
     require(&replicate(&mut operator, &id, "object"), 200);
@@ -367,7 +367,7 @@ fn a_slow_store_is_waited_for_together() {
                 })
             })
             .collect();
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = patience();
         while operator.get("/v1/backup").unwrap().json()["confirming"].as_u64().unwrap() < 20 {
             assert!(Instant::now() < deadline, "they do not wait");
             sleep(Duration::from_millis(20));
@@ -390,7 +390,7 @@ fn a_slow_store_is_waited_for_together() {
                 client.send(&Request::new("POST", HOST, &*members).bearer(&key).json(&body)).unwrap().status
             }
         });
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = patience();
         loop {
             let backup = operator.get("/v1/backup").unwrap().json();
             if backup["confirming"].as_u64().unwrap() > 0 {

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use bulkhead::catalog::transfers::{self, Direction};
 use bulkhead::crypto::envelope;
 
 use crate::fleet_room::{Mount, fill};
-use crate::process::{Deployment, Operator};
+use crate::process::{Deployment, Operator, patience};
 use crate::transfer::{Carried, STEPS, Side};
 use crate::wire::Answer;
 use crate::world::World;
@@ -156,7 +156,7 @@ fn an_arrival_that_is_thrown_away_while_it_comes_in_leaves_nothing() {
         };
         let uploaded = thread::scope(|scope| {
             let upload = scope.spawn(|| carried.target.upload(&carried.content(), &archive));
-            let deadline = Instant::now() + Duration::from_secs(60);
+            let deadline = patience();
             while !is_coming_in() && !upload.is_finished() {
                 assert!(Instant::now() < deadline, "it does not come in");
             }
@@ -181,7 +181,7 @@ fn an_arrival_that_is_thrown_away_while_it_comes_in_leaves_nothing() {
         crate::wire::Client::new(port).send(&request.body("application/octet-stream", &sent))
     });
     let place = carried.target.deployment.place(&carried.id);
-    let deadline = Instant::now() + Duration::from_secs(60);
+    let deadline = patience();
     while !place.exists() && !upload.is_finished() {
         assert!(Instant::now() < deadline, "it does not come in");
     }

@@ -130,8 +130,8 @@ impl Client {
     /// The same with bytes that were prepared.
     pub fn send_bytes(&mut self, bytes: &[u8]) -> io::Result<Answer> {
         let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => connect(self.port)?,
+            Some(stream) if is_open(&stream) => stream,
+            _ => connect(self.port)?,
         };
         stream.get_mut().write_all(bytes)?;
         let answer = read_answer(&mut stream)?;
@@ -142,11 +142,23 @@ impl Client {
     }
 }
 
+/// How long anything is waited for. It is no measure of speed: only what hangs takes so long, also on a machine that is
+/// busy with ten other things.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Whether the server has not hung up meanwhile, as it does with a connection that nobody uses.
+fn is_open(stream: &BufReader<TcpStream>) -> bool {
+    let stream = stream.get_ref();
+    let asked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
+    let waits = asked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+    stream.set_nonblocking(false).is_ok() && waits
+}
+
 /// A connection that gives up on a server that hangs.
 pub fn connect(port: u16) -> io::Result<BufReader<TcpStream>> {
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     Ok(BufReader::new(stream))
 }
 

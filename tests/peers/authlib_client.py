@@ -107,7 +107,7 @@ class Person:
             session = requests.Session()
             session.trust_env = False
             method = "GET" if form is None else "POST"
-            response = session.request(method, url, data=form, headers=headers, allow_redirects=False, timeout=30)
+            response = session.request(method, url, data=form, headers=headers, allow_redirects=False, timeout=300)
             for cookie in response.cookies:
                 jar[cookie.name] = cookie.value
             if response.is_redirect:
@@ -168,7 +168,7 @@ def journey(issuer, extra, app, label):
 
     plain = requests.Session()
     plain.trust_env = False
-    metadata = step("discovery", lambda: plain.get(f"{issuer}/.well-known/openid-configuration", timeout=30).json())
+    metadata = step("discovery", lambda: plain.get(f"{issuer}/.well-known/openid-configuration", timeout=300).json())
     if not metadata:
         return
     person, session = Person(app["redirect_uri"], app["post_logout_redirect_uri"]), session_for(app)
@@ -212,7 +212,7 @@ def journey(issuer, extra, app, label):
     claims = step("ID token by PyJWT", by_pyjwt)
 
     def by_joserfc():
-        keys = KeySet.import_key_set(plain.get(metadata["jwks_uri"], timeout=30).json())
+        keys = KeySet.import_key_set(plain.get(metadata["jwks_uri"], timeout=300).json())
         for name, kind in [("id_token", "JWT"), ("access_token", "at+jwt")]:
             decoded = jose.decode(token[name], keys, algorithms=["RS256", "ES256"])
             equal(decoded.header.get("typ", "JWT"), kind, f"typ of {name}")
@@ -316,7 +316,7 @@ def main():
         plain.trust_env = False
         kids = []
         for issuer in [ACME["issuer"], GLOBEX["issuer"]]:
-            keys = plain.get(f"{issuer}/oauth2/jwks", timeout=30).json()["keys"]
+            keys = plain.get(f"{issuer}/oauth2/jwks", timeout=300).json()["keys"]
             assert keys
             kids.append({key["kid"] for key in keys})
         assert not kids[0] & kids[1], "two organizations share a signing key"

@@ -42,7 +42,7 @@ class Visit {
       javaScriptEnabled: scripts,
       reducedMotion: 'reduce',
     });
-    visit.context.setDefaultTimeout(15_000);
+    visit.context.setDefaultTimeout(120_000);
     const page = (visit.page = await visit.context.newPage());
     page.on('request', (request) => {
       const { protocol, hostname } = new URL(request.url());
@@ -86,7 +86,7 @@ class Visit {
   async code(address) {
     const mailbox = await this.context.newPage();
     try {
-      for (let tries = 0; tries < 20; tries++) {
+      for (let tries = 0; tries < 400; tries++) {
         await mailbox.goto(new URL('/mailbox', fixture.public_url).href);
         const text = await mailbox.locator('body').innerText();
         const code = text.slice(Math.max(text.indexOf(address), 0)).match(/\b(\d{3})[ \-\u2009\u202f\u00a0]?(\d{3})\b/);
@@ -250,7 +250,7 @@ for (const [name, size, scheme, scripts] of [
     // As a person would, until it is there.
     const fetchForms = page.locator('form[action$="/content"]');
     const before = name === 'phone' ? 0 : name === 'desktop' ? 1 : 2;
-    for (let tries = 0; tries < 60 && (await fetchForms.count()) <= before; tries++) {
+    for (let tries = 0; tries < 1000 && (await fetchForms.count()) <= before; tries++) {
       await page.waitForTimeout(250);
       await page.goto(new URL('/account/export', acme.url).href);
     }

@@ -13,4 +13,4 @@ exec "$program" --config-file schemathesis.toml run "$document" \
   --phases examples,coverage,fuzzing,stateful \
   --checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
   --max-examples "${PEERS_MAX_EXAMPLES:-15}" --generation-deterministic \
-  --continue-on-failure --request-timeout 20 --warnings off --no-color
+  --continue-on-failure --request-timeout 120 --warnings off --no-color

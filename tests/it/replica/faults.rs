@@ -3,6 +3,7 @@
 
 use super::check;
 use super::support::*;
+use crate::process::patience;
 use bulkhead::ltx::Txid;
 use bulkhead::replica::{Error, Rules, Settings, Store, Target, compact, restore, retain};
 use chrono::{Duration as Span, Utc};
@@ -34,7 +35,7 @@ async fn a_killed_writer_leaves_no_visible_file() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = patience();
         while files_below(root).iter().filter(|path| path.is_file()).count() == before {
             assert!(Instant::now() < deadline && child.try_wait().unwrap().is_none());
         }
@@ -81,7 +82,7 @@ async fn a_store_that_is_down_is_unreachable_within_the_timeout() {
             replica.position().await.unwrap_err(),
             replica.destroy().await.unwrap_err(),
         ];
-        assert!(begin.elapsed() < Duration::from_secs(12), "{:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
         for error in errors {
             assert!(matches!(error, Error::Unreachable { .. }) && error.is_retryable(), "{error}");
         }

@@ -2,6 +2,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "tests count in small numbers")]
 
 use super::support::*;
+use crate::process::patience;
 use bulkhead::ltx::Txid;
 use bulkhead::replica::{Body, Error, Rules, Target, compact, history, restore, retain};
 use chrono::{Duration as Span, Utc};
@@ -17,7 +18,7 @@ async fn written_by_litestream(site: Site) {
     for round in 0..2_u64 {
         let mut writer = site.litestream_writer(&path);
         let wanted = replica.position().await.unwrap().map_or(0, |txid| txid.0) + 4;
-        let deadline = Instant::now() + Duration::from_secs(40);
+        let deadline = patience();
         while replica.position().await.unwrap().is_none_or(|txid| txid.0 < wanted) {
             assert!(Instant::now() < deadline, "litestream ships nothing");
             database.execute("INSERT INTO t (v) VALUES (randomblob(3000))", []).unwrap();

@@ -1,5 +1,6 @@
 //! Databases to ship, servers to ship to, and the real litestream to compare with.
 
+use crate::process::patience;
 use crate::tools::{litestream, tool};
 use bulkhead::ltx::{Encoder, FileName, Header, Txid};
 use bulkhead::replica::{Item, Location, Replica, Settings, Store, Target};
@@ -178,7 +179,7 @@ impl Site {
     fn bucket(mut command: Command, port: u16) -> Self {
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("an S3 server");
         let server = Server { child, _port: port };
-        let deadline = Instant::now() + Duration::from_secs(60);
+        let deadline = patience();
         while !create_bucket(port) {
             assert!(Instant::now() < deadline, "no S3 server after a minute");
             std::thread::sleep(Duration::from_millis(200));

@@ -12,8 +12,10 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::process::patience;
+use crate::wire::PATIENCE;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
@@ -101,6 +103,8 @@ impl World {
         let mut all = vec![
             ("BULKHEAD_SERVER_DATA_DIR".to_owned(), directory.path().join("data").display().to_string()),
             ("BULKHEAD_SERVER_PUBLIC_URL".to_owned(), format!("http://{HOST}")),
+            // Whatever else the machine does meanwhile.
+            ("BULKHEAD_SERVER_REQUEST_TIMEOUT_SECONDS".to_owned(), PATIENCE.as_secs().to_string()),
             ("BULKHEAD_PASSWORD_MEMORY_KIB".to_owned(), "7168".to_owned()),
             ("BULKHEAD_PASSWORD_ITERATIONS".to_owned(), "1".to_owned()),
             // This process is the tests' own program.
@@ -245,13 +249,32 @@ impl World {
     /// The code in the next message to this mailbox that was not read yet. Mail leaves after the answer, so it
     /// may take a moment.
     pub async fn mailbox_code(&self, email: &str) -> String {
-        for _ in 0..200 {
+        let deadline = patience();
+        loop {
             if let Some(code) = self.next_code(email) {
                 return code;
             }
+            assert!(Instant::now() < deadline, "no message has come for {email}");
             tokio::time::sleep(Duration::from_millis(25)).await;
         }
-        panic!("no message has come for {email}");
+    }
+
+    /// What an operator finds there, as soon as it is so: what was asked for may be carried out after the answer.
+    pub async fn awaited(&self, path: &str, is_so: impl Fn(&Value) -> bool) -> Value {
+        let deadline = patience();
+        loop {
+            let found = self.operator().get(path).await.expect(200).json();
+            if is_so(&found) {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "{path}: it does not come to that: {found}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// The same of a walk over all organizations, as soon as it has ended.
+    pub async fn walked(&self, walks: &str, id: &str) -> Value {
+        self.awaited(&format!("/v1/fleet/{walks}/{id}"), |walk| walk["state"] != "running").await
     }
 
     /// The same, without waiting.
