@@ -224,7 +224,7 @@ impl Backups {
         &self.0.scratch
     }
 
-    /// How many databases wait to be shipped.
+    /// Of how many databases something was written that the store does not have yet.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.0.dirty.len()

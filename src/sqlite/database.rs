@@ -487,11 +487,18 @@ mod tests {
         assert!(database.connections() <= 2, "more connections than allowed");
 
         let (end, ended) = std::sync::mpsc::channel::<()>();
+        let (begin, begun) = tokio::sync::oneshot::channel::<()>();
         let long = {
             let database = Arc::clone(&database);
-            tokio::spawn(async move { database.scan(move |_| Ok(ended.recv().is_ok())).await.unwrap() })
+            tokio::spawn(async move {
+                let wait = move |_: &Read<'_, CatalogDb>| {
+                    let _ = begin.send(());
+                    Ok(ended.recv().is_ok())
+                };
+                database.scan(wait).await.unwrap()
+            })
         };
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        begun.await.unwrap();
         // Neither a short read nor a write waits for the long one.
         assert_eq!(database.read(count).await.unwrap(), 0);
         database.write(|db| db.execute("INSERT INTO thing DEFAULT VALUES", [])).await.unwrap();

@@ -90,7 +90,7 @@ fn a_folder_has_one_deployment() {
     two_servers(&[
         ("BACKUP_URL", url),
         ("BACKUP_DELAY_MILLISECONDS", "20".into()),
-        ("BACKUP_CONFIRM_SECONDS", "3".into()),
+        ("BACKUP_CONFIRM_SECONDS", "20".into()),
     ]);
 }
 
@@ -105,7 +105,7 @@ fn a_bucket_has_one_deployment() {
         ("BACKUP_FORCE_PATH_STYLE", "true".into()),
         ("BACKUP_ALLOW_HTTP", "true".into()),
         ("BACKUP_DELAY_MILLISECONDS", "20".into()),
-        ("BACKUP_CONFIRM_SECONDS", "3".into()),
+        ("BACKUP_CONFIRM_SECONDS", "20".into()),
     ]);
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::process::{free_port, patience};
+use crate::wire::PATIENCE;
 
 const PASSWORD: &str = "violet-harbour-anvil-27";
 
@@ -53,6 +54,7 @@ impl Deployment {
             .env("BULKHEAD_SERVER_LISTEN", format!("127.0.0.1:{}", self.port))
             .env("BULKHEAD_SERVER_METRICS_LISTEN", "")
             .env("BULKHEAD_SERVER_PUBLIC_URL", self.origin())
+            .env("BULKHEAD_SERVER_REQUEST_TIMEOUT_SECONDS", PATIENCE.as_secs().to_string())
             .env("BULKHEAD_PASSWORD_MEMORY_KIB", "7168")
             .env("BULKHEAD_PASSWORD_ITERATIONS", "1")
             .stdin(Stdio::null())

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bulkhead::base::OrganizationId;
 use bulkhead::base::time::length;
@@ -12,6 +12,7 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use crate::organizations::file_of;
+use crate::process::patience;
 use crate::world::{PASSWORD, World};
 
 /// Waits until an organization is erased; the erasure.
@@ -291,11 +292,13 @@ async fn it_waits_for_whoever_is_at_work_and_needs_no_file_in_order() {
     let route = state.directory.by_name("acme").await.unwrap();
     let at_work = state.tenants.open(&route).await.unwrap();
     world.operator().put("/v1/organizations/acme/erasure", &json!({"immediately": true})).await.expect(202);
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let path = format!("/v1/erasures/{id}");
-    assert_eq!(world.operator().get(&path).await.expect(200).json()["state"], "erasing");
+    world.awaited(&format!("/v1/erasures/{id}"), |erasure| erasure["state"] == "erasing").await;
     world.operator().get("/v1/organizations/acme").await.expect(404);
-    assert!(state.tenants.open(&route).await.is_err(), "somebody new was given the file");
+    let deadline = patience();
+    while state.tenants.open(&route).await.is_ok() {
+        assert!(Instant::now() < deadline, "somebody new was given the file");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     // What is under way ends well.
     at_work.quick_check().await.unwrap();
     drop(at_work);

@@ -186,7 +186,7 @@ fn at_the_command_line_it_is_said_what_an_erasure_waits_for() {
     fs::rename(&replica, &away).unwrap();
     fs::write(&replica, "in the way").unwrap();
 
-    let ran = deployment.run(&["org", "erase", "acme", "--now", "--yes", "--wait", "8"]);
+    let ran = deployment.run(&["org", "erase", "acme", "--now", "--yes", "--wait", "20"]);
     let [said, beside] = [&ran.stdout, &ran.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
     assert_eq!(ran.status.code(), Some(1), "{said}{beside}");
     // What is waited for, in whole lines: nothing moves in a pipe.
@@ -196,7 +196,7 @@ fn at_the_command_line_it_is_said_what_an_erasure_waits_for() {
     }
     assert!(!said.contains("What remains: removing its files"), "{said}");
     // A program reads one document and nothing else.
-    let ran = deployment.run(&["--json", "org", "erase", "beside", "--now", "--yes", "--wait", "8"]);
+    let ran = deployment.run(&["--json", "org", "erase", "beside", "--now", "--yes", "--wait", "20"]);
     assert_eq!((ran.status.code(), String::from_utf8_lossy(&ran.stderr).into_owned()), (Some(1), String::new()));
     let found: Value = serde_json::from_slice(&ran.stdout).unwrap();
     assert_eq!((&found["state"], &found["next_step"]), (&json!("erasing"), &json!("remove_backup")), "{found}");

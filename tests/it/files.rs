@@ -4,13 +4,16 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, params};
 
-use crate::process::{Deployment, HOST, Operator, Person, Server, host_of, owner_of, patience, session_check, until};
+use crate::crowd::served;
+use crate::process::{
+    Deployment, HOST, Operator, PASSWORD, Person, Server, host_of, owner_of, patience, session_check, until,
+};
 use crate::wire::Request;
 
 /// A way to ruin an organization, with the server stopped, and what the operator must be told.
@@ -194,21 +197,27 @@ fn more_organizations_at_once_than_may_be_open() {
     for slug in &slugs {
         operator.organization(slug);
     }
-    let done = AtomicBool::new(false);
+    let (done, put_off) = (AtomicBool::new(false), AtomicUsize::new(0));
     let watched = thread::scope(|scope| {
         let watching = scope.spawn(|| watch(&server, &key, &done));
         let workers: Vec<_> = (0..20)
             .map(|worker: usize| {
-                let (server, slugs) = (&server, &slugs);
+                let (server, slugs, put_off) = (&server, &slugs, &put_off);
                 scope.spawn(move || {
                     for n in 0..24 {
                         let slug = &slugs[(worker * 7 + n * 11) % slugs.len()];
                         // The file is in use for as long as the password is hashed, and written after.
-                        if n % 4 == 0 {
-                            Person::at(server, &host_of(slug)).sign_in(&owner_of(slug)).unwrap();
-                        }
-                        let page = Person::at(server, &host_of(slug)).get("/sign-in").unwrap();
+                        let mut person = Person::at(server, &host_of(slug));
+                        let page = served(put_off, || person.get("/sign-in").unwrap());
                         assert_eq!(page.status, 200, "{slug}: {}", page.text());
+                        if n % 4 == 0 {
+                            let (csrf, owner) = (page.csrf().unwrap(), owner_of(slug));
+                            let fields = [("csrf", csrf.as_str()), ("email", &owner), ("password", PASSWORD)];
+                            let request = Request::new("POST", &host_of(slug), "/sign-in").cookie(&person.cookies());
+                            let request = request.form(&fields);
+                            let signed = served(put_off, || person.client.send(&request).unwrap());
+                            assert_eq!(signed.status, 303, "{slug}: {}", signed.text());
+                        }
                     }
                 })
             })
@@ -258,11 +267,13 @@ fn names_that_lead_nowhere_touch_no_file() {
     // And it is remembered: a row that appears behind the server's back is seen for a name that was never
     // asked for, and for a while not for one that was.
     let catalog = Connection::open(deployment.data_dir().join("catalog.sqlite")).unwrap();
+    let asked = Instant::now();
     assert_eq!(ask("asked.elsewhere.test"), 404);
     for host in ["asked.elsewhere.test", "fresh.elsewhere.test"] {
         catalog.execute("INSERT INTO host (host, organization_id) VALUES (?, ?)", params![host, known]).unwrap();
     }
-    assert_eq!(ask("asked.elsewhere.test"), 404);
+    let found = ask("asked.elsewhere.test");
+    assert!(found == 404 || asked.elapsed() > Duration::from_secs(9), "{found}");
     assert_eq!(ask("fresh.elsewhere.test"), 200);
     // What appears through the server is known at once.
     assert_eq!(ask(&host_of("soon")), 404);

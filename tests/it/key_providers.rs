@@ -107,7 +107,7 @@ impl Service {
             ("BULKHEAD_KEYS_PROVIDER", "http"),
             ("BULKHEAD_KEYS_URL", &self.url()),
             ("BULKHEAD_KEYS_TOKEN", TOKEN),
-            ("BULKHEAD_KEYS_TIMEOUT_SECONDS", "1"),
+            ("BULKHEAD_KEYS_TIMEOUT_SECONDS", "10"),
             ("BULKHEAD_KEYS_CACHE_SECONDS", &CACHE_SECONDS.to_string()),
         ])
         .await
@@ -289,7 +289,7 @@ async fn a_start_without_the_provider_fails_and_says_so() {
         ("BULKHEAD_KEYS_PROVIDER", "http".to_owned()),
         ("BULKHEAD_KEYS_URL", service.url()),
         ("BULKHEAD_KEYS_TOKEN", TOKEN.to_owned()),
-        ("BULKHEAD_KEYS_TIMEOUT_SECONDS", "1".to_owned()),
+        ("BULKHEAD_KEYS_TIMEOUT_SECONDS", "10".to_owned()),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
@@ -332,6 +332,7 @@ async fn a_deployment_goes_over_to_a_service_and_follows_its_keys() {
         ("BULKHEAD_KEYS_PROVIDER", "http".to_owned()),
         ("BULKHEAD_KEYS_URL", service.url()),
         ("BULKHEAD_KEYS_TOKEN", TOKEN.to_owned()),
+        ("BULKHEAD_KEYS_TIMEOUT_SECONDS", "60".to_owned()),
     ] {
         world.set(name, &value);
     }
@@ -411,7 +412,7 @@ async fn a_program_wraps_and_whatever_it_does_wrong_is_refused() {
         ("BULKHEAD_KEYS_PROVIDER", "command"),
         ("BULKHEAD_KEYS_COMMAND", &format!("{},{}", path.display(), mood.display())),
         ("BULKHEAD_KEYS_KEY_ID", "alias/bulkhead"),
-        ("BULKHEAD_KEYS_TIMEOUT_SECONDS", "10"),
+        ("BULKHEAD_KEYS_TIMEOUT_SECONDS", "30"),
         ("BULKHEAD_KEYS_CACHE_SECONDS", "60"),
     ])
     .await;

@@ -61,6 +61,7 @@ fn secured(service: &Service, data: &Path, ca_file: &str) -> Vec<(String, String
         ("KEYS_PROVIDER", "http".to_owned()),
         ("KEYS_URL", format!("https://127.0.0.1:{}/v1", service.port)),
         ("KEYS_TOKEN", TOKEN.to_owned()),
+        ("KEYS_TIMEOUT_SECONDS", "60".to_owned()),
         ("KEYS_CA_FILE", ca_file.to_owned()),
     ]
     .map(|(name, value)| (format!("BULKHEAD_{name}"), value))

@@ -68,6 +68,7 @@ impl Deployment {
             .env("BULKHEAD_SERVER_PUBLIC_URL", self.url())
             // Whatever else the machine does meanwhile.
             .env("BULKHEAD_SERVER_REQUEST_TIMEOUT_SECONDS", PATIENCE.as_secs().to_string())
+            .env("BULKHEAD_SERVER_HEADER_TIMEOUT_SECONDS", PATIENCE.as_secs().to_string())
             .stdin(Stdio::null());
         for limit in ["SIGN_IN_PER_MINUTE", "CODE_PER_MINUTE", "RECOVERY_PER_HOUR", "TOKEN_PER_MINUTE"].iter().chain(&[
             "SIGN_UP_PER_HOUR",

@@ -20,7 +20,13 @@ fn deployment() -> (Deployment, PathBuf) {
     let deployment = Deployment::new();
     let replica = deployment.directory.path().join("replica");
     let url = format!("file://{}", replica.display());
-    (deployment.with("BACKUP_URL", url).with("BACKUP_DELAY_MILLISECONDS", 60_000), replica)
+    (
+        deployment
+            .with("BACKUP_URL", url)
+            .with("BACKUP_DELAY_MILLISECONDS", 60_000)
+            .with("BACKUP_CONFIRM_SECONDS", 300),
+        replica,
+    )
 }
 
 fn replicate(operator: &mut Operator, organization: &str, mode: &str) -> crate::wire::Answer {
@@ -122,7 +128,7 @@ fn a_store_that_is_down_is_told_and_trying_again_is_safe() {
     let deployment = deployment.with("BACKUP_CONFIRM_SECONDS", 2);
     let (server, mut operator, key) = deployment.started();
     let (id, other) = (operator.organization("acme"), operator.organization("globex"));
-    require(&replicate(&mut operator, &id, "object"), 200);
+    until("it is at the store", || replicate(&mut operator, &id, "object").status == 200);
     lose(&replica);
     let members = format!("/v1/organizations/{id}/members");
     let body = json!({ "email": "kept@example.com" });
@@ -172,9 +178,13 @@ fn a_store_that_is_down_is_told_and_trying_again_is_safe() {
 #[test]
 fn an_answer_that_is_given_again_waits_for_all_that_the_first_one_told_of() {
     let (deployment, replica) = deployment();
-    let deployment = deployment.with("BACKUP_REPLICATION", "object").with("BACKUP_CONFIRM_SECONDS", 2);
-    let (mut server, mut operator, key) = deployment.started();
+    let deployment = deployment.with("BACKUP_REPLICATION", "object");
+    let (server, mut operator, key) = deployment.started();
     let first = operator.organization("first");
+    server.stop();
+    let deployment = deployment.with("BACKUP_CONFIRM_SECONDS", 2);
+    let mut server = deployment.serve();
+    let mut operator = Operator::new(&server, &key);
     lose(&replica);
     // Kept in the catalog, and about a file, a key and the catalog.
     let owner = json!({ "email": owner_of("acme"), "password": crate::process::PASSWORD });
@@ -279,7 +289,7 @@ fn mail_tells_of_nothing_that_is_not_at_the_store() {
     let deployment = deployment.with("BACKUP_CONFIRM_SECONDS", 2);
     let (mut server, mut operator, key) = deployment.started();
     let id = operator.organization("acme");
-    require(&replicate(&mut operator, &id, "object"), 200);
+    until("it is at the store", || replicate(&mut operator, &id, "object").status == 200);
     let data = deployment.data_dir();
     let mails = || fs::read_dir(data.join("mailbox")).map_or(0, Iterator::count);
     lose(&replica);
@@ -340,7 +350,7 @@ fn a_slow_store_is_waited_for_together() {
         .with("BACKUP_FORCE_PATH_STYLE", true)
         .with("BACKUP_ALLOW_HTTP", true)
         .with("BACKUP_TIMEOUT_SECONDS", 60)
-        .with("BACKUP_CONFIRM_SECONDS", 25)
+        .with("BACKUP_CONFIRM_SECONDS", 250)
         .with("BACKUP_DELAY_MILLISECONDS", 60_000);
     let (server, mut operator, key) = deployment.started();
     let id = operator.organization("acme");

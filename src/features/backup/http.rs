@@ -82,7 +82,7 @@ struct DeploymentBackup {
     object: DeploymentBackupObject,
     /// `built-in`: the server ships. `litestream`: a stock litestream does, and of that nothing is known here.
     mode: &'static str,
-    /// Databases that wait to be shipped.
+    /// Databases of which something was written that the store does not have yet.
     waiting: usize,
     /// Answers that wait until the store has what they tell of.
     confirming: usize,

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::process::patience;
 use crate::tools::{has, litestream};
 use bulkhead::ltx::wal::{self, Facts, Outcome, Position, Scanner};
 use bulkhead::ltx::{Decoder, Encoder, FileName, Header, Txid, apply, compact};
@@ -287,7 +288,7 @@ fn we_read_what_litestream_wrote() {
         let connection = Connection::open(&db).unwrap();
         connection
             .execute_batch(&format!(
-                "PRAGMA page_size={page_size}; PRAGMA journal_mode=WAL; PRAGMA busy_timeout=5000;
+                "PRAGMA page_size={page_size}; PRAGMA journal_mode=WAL; PRAGMA busy_timeout=300000;
                  PRAGMA wal_autocheckpoint=0; CREATE TABLE t(a INTEGER PRIMARY KEY, b);"
             ))
             .unwrap();
@@ -311,8 +312,10 @@ fn we_read_what_litestream_wrote() {
             .stderr(log)
             .spawn()
             .expect("litestream");
-        let started = Instant::now();
-        while started.elapsed() < Duration::from_secs(6) {
+        let (started, deadline) = (Instant::now(), patience());
+        let is_enough =
+            || files(&replica, 0).len() > 10 && !files(&replica, 1).is_empty() && !files(&replica, 9).is_empty();
+        while started.elapsed() < Duration::from_secs(6) || (!is_enough() && Instant::now() < deadline) {
             connection
                 .execute_batch(
                     "INSERT INTO t(b) VALUES (randomblob(abs(random())%4000)), (zeroblob(9000));

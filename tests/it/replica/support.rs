@@ -2,6 +2,7 @@
 
 use crate::process::patience;
 use crate::tools::{litestream, tool};
+use crate::wire::PATIENCE;
 use bulkhead::ltx::{Encoder, FileName, Header, Txid};
 use bulkhead::replica::{Item, Location, Replica, Settings, Store, Target};
 use chrono::{DateTime, Utc};
@@ -191,7 +192,7 @@ impl Site {
             secret_access_key: Some("secret".into()),
             force_path_style: true,
             allow_http: true,
-            timeout: Duration::from_secs(20),
+            timeout: PATIENCE,
         };
         Self::new(tempfile::tempdir().unwrap(), "s3://backups/some/prefix", settings, Some(server))
     }
@@ -273,7 +274,7 @@ fn free_port_with_grpc() -> u16 {
 
 fn create_bucket(port: u16) -> bool {
     let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else { return false };
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+    let _ = stream.set_read_timeout(Some(PATIENCE));
     let request = "PUT /backups HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     let mut answer = String::new();
     stream.write_all(request.as_bytes()).is_ok()
