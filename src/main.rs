@@ -13,9 +13,10 @@ fn main() -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => {
             let code = runtime.block_on(cli::run(std::env::args_os()));
-            // Whatever is at work in the background still may be ended at any moment, as by a power cut. But it must not
-            // lose its clock before that: it would panic.
-            std::mem::forget(runtime);
+            // What is at work in the background still is ended with the runtime, where it waits next. If it waits for a
+            // moment, it panics over a clock that is gone: that says nothing to anybody.
+            std::panic::set_hook(Box::new(|_| ()));
+            drop(runtime);
             code
         }
         Err(error) => cli::cannot_start(&error),

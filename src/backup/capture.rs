@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::state::{At, Reached};
 use crate::base::{Error, Result, Timestamp};
 use crate::ltx::{self, Encoder, Header, Txid, wal};
 use crate::replica::{Body, Scratch};
-use crate::sqlite::Still;
+use crate::sqlite::{Still, Unread};
 
 /// Above this a WAL is folded once it was captured.
 const FOLD_FROM: u64 = 1 << 20;
@@ -21,7 +21,7 @@ pub(super) struct Captured {
     pub header: Header,
     pub then: Reached,
     /// To be removed when the file has arrived.
-    pub mark: Option<PathBuf>,
+    pub mark: Option<Unread>,
 }
 
 /// When, and where what is large goes: a database is never held in memory as a whole.

@@ -26,7 +26,7 @@ impl Backups {
 }
 
 async fn look(inner: &Arc<Inner>) -> Result<()> {
-    if inner.is_complete() {
+    if inner.is_complete()? {
         inner.dirty.mark(Source::Catalog);
         inner.dirty.mark(Source::Keyring);
         inner.databases.tenants.each_unfolded(|id| inner.dirty.mark(Source::Organization(id))).await?;
@@ -61,6 +61,22 @@ impl Inner {
     /// One less to wait for.
     pub(super) fn shipped(&self, source: Source) {
         self.first_time.lock().unwrap_or_else(PoisonError::into_inner).remove(&source);
+    }
+
+    /// One that cannot be looked at now, because it is damaged, held, or its key cannot be had. The others need not wait
+    /// for it as soon as its own mark says that nothing of it is there: this process may end before it is tried again.
+    /// Blocking.
+    pub(super) fn pass_over(&self, source: Source) {
+        let Source::Organization(id) = source else { return };
+        if !self.first_time.lock().unwrap_or_else(PoisonError::into_inner).contains(&source) {
+            return;
+        }
+        let tenants = &self.databases.tenants;
+        // A file on a volume that is away cannot be marked, and is not missing.
+        match tenants.require_volume(id).and_then(|()| tenants.ship_whole(id)) {
+            Ok(()) => self.shipped(source),
+            Err(error) => tracing::warn!(%source, ?error, "what cannot be shipped now could not be marked"),
+        }
     }
 }
 

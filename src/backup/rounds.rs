@@ -11,7 +11,7 @@ use super::state::{At, Progress, Reached, State};
 use super::tend;
 use super::{Backups, Inner, Source};
 use crate::base::{Timestamp, codes};
-use crate::catalog::organizations;
+use crate::catalog::{self, organizations};
 use crate::crypto::hash;
 use crate::ltx::{FileName, Header, Txid};
 use crate::replica::{self, Body, Error, Item, Replica};
@@ -181,19 +181,26 @@ pub(super) async fn ship_with(inner: &Inner, source: Source, state: &mut State, 
     let (captured, is_large) = match captured {
         Ok(captured) => captured,
         Err(error) if error.is(&codes::ORGANIZATION_NOT_FOUND) => {
-            // Being made, it is there in a moment, or is by now. Gone, whoever removed it sees to its replica.
-            if is_in_the_catalog(inner, source).await.map_err(unreadable)? {
-                inner.dirty.mark(source);
-            } else {
-                inner.shipped(source);
-                *state = State::default();
-                note(inner, source, |progress| progress.behind_since = None);
+            match state_in_the_catalog(inner, source).await.map_err(unreadable)? {
+                // Made, or on its way to here. Nobody is led to it, so nothing of it is to be had back: what is told of
+                // it meanwhile is told of the catalog and the keyring.
+                Some(catalog::State::Creating) => inner.dirty.mark(source),
+                // It is there by now, and nothing of it was shipped.
+                Some(_) => {
+                    inner.dirty.mark(source);
+                    return Err(unreadable(error));
+                }
+                // Whoever removed it sees to its replica.
+                None => {
+                    inner.shipped(source);
+                    *state = State::default();
+                    note(inner, source, |progress| progress.behind_since = None);
+                }
             }
             return Ok(());
         }
         Err(error) => {
-            // Others need not wait for one that is damaged.
-            inner.shipped(source);
+            tokio::task::block_in_place(|| inner.pass_over(source));
             return Err(unreadable(error));
         }
     };
@@ -227,10 +234,15 @@ pub(super) async fn put(
 ) -> Result<()> {
     let Captured { body, header, then, mark } = captured;
     let size = body.len();
+    // Noted before it is sent: whoever waits for it may go away at any moment, and the store carry it out all the same.
+    state.tried.truncate(MOST_TRIED);
+    state.tried.insert(0, digest(&body)?);
+    state.reached = None;
     // Exactly these bytes are ours, from a try whose answer was lost.
-    match replica.put_same(0, header.file_name(), body.clone(), replica::moment(&header)).await {
+    match replica.put_same(0, header.file_name(), body, replica::moment(&header)).await {
         Ok(_) => state.tried.clear(),
         Err(error @ Error::AlreadyExists { .. }) => {
+            state.tried.remove(0);
             return Err(match is_late(inner, state, replica, header.file_name()).await? {
                 // What follows it is captured by the next try.
                 true => Error::Unreachable { what: source.to_string(), source: error.into() },
@@ -238,18 +250,17 @@ pub(super) async fn put(
             });
         }
         // It cannot be found there later, and must not push out of the list what can.
-        Err(error) if error.is_not_begun() => return Err(error),
-        Err(error) => {
-            state.tried.truncate(MOST_TRIED - 1);
-            state.tried.insert(0, digest(&body)?);
+        Err(error) if error.is_not_begun() => {
+            state.tried.remove(0);
             return Err(error);
         }
+        Err(error) => return Err(error),
     }
     state.reached = Some(then);
     state.is_replaced = false;
-    // What was folded unread is in the file that has just arrived.
+    // What was folded unread is in the file that has just arrived, unless that was after it was read.
     if let Some(mark) = mark {
-        let _ = std::fs::remove_file(mark);
+        mark.clear();
     }
     let now = Instant::now();
     for (due, after) in state.levels.iter_mut().zip(inner.schedule.levels) {
@@ -297,9 +308,10 @@ async fn conflict(inner: &Inner, source: Source, state: &mut State, error: Error
     Error::Superseded(reason)
 }
 
-async fn is_in_the_catalog(inner: &Inner, source: Source) -> crate::base::Result<bool> {
-    let Source::Organization(id) = source else { return Ok(false) };
-    Ok(inner.databases.catalog.read(|db| organizations::entry(db, id)).await?.is_some())
+async fn state_in_the_catalog(inner: &Inner, source: Source) -> crate::base::Result<Option<catalog::State>> {
+    let Source::Organization(id) = source else { return Ok(None) };
+    let entry = inner.databases.catalog.read(|db| organizations::entry(db, id)).await?;
+    Ok(entry.map(|entry| entry.state))
 }
 
 /// Where the replica is, as the store tells.

@@ -5,6 +5,7 @@
 //! take the store over, and whoever had it notices and stops.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -13,8 +14,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use super::rounds::unreadable;
 use super::{Backups, Inner, told};
-use crate::base::{Error, Result, Timestamp};
+use crate::base::{Error, Result, Timestamp, codes};
 use crate::crypto::random;
 use crate::replica::{self, Claim, Owner, Store};
 use crate::sqlite::place_file;
@@ -70,21 +72,30 @@ const fn yes() -> bool {
 }
 
 impl Standing {
-    pub fn read(data_dir: &Path) -> Option<Self> {
-        let bytes = std::fs::read(data_dir.join(FILE)).ok()?;
-        serde_json::from_slice(&bytes).ok()
+    /// Nothing where there is none. One that cannot be read now is not missing: written anew, it would be without its
+    /// rights, which lie nowhere else.
+    pub fn read(data_dir: &Path) -> Result<Option<Self>> {
+        let path = data_dir.join(FILE);
+        let failed = |why: String| {
+            Error::new(&codes::STORAGE_FAILED).because(format!("{} cannot be read: {why}", path.display()))
+        };
+        let bytes = match std::fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed(error.to_string())),
+        };
+        serde_json::from_slice(&bytes).map(Some).map_err(|error| failed(error.to_string()))
     }
 
     /// What is known of a location; nothing but old rights if it is another one.
-    fn of(data_dir: &Path, location: &str) -> Self {
-        let known = Self::read(data_dir);
-        match known {
+    fn of(data_dir: &Path, location: &str) -> Result<Self> {
+        Ok(match Self::read(data_dir)? {
             Some(known) if known.location == location => known,
             known => {
                 let (rights, adoptions) = known.map(|known| (known.rights, known.adoptions)).unwrap_or_default();
                 Self { location: location.to_owned(), complete: false, rights, adoptions }
             }
-        }
+        })
     }
 
     fn write(&self, data_dir: &Path) -> Result<()> {
@@ -129,7 +140,7 @@ impl Ownership {
     /// Changes the file; nobody else of this process does in between.
     fn change<T>(&self, change: impl FnOnce(&mut Standing) -> T) -> Result<T> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut standing = Standing::of(&self.data_dir, &self.location);
+        let mut standing = Standing::of(&self.data_dir, &self.location)?;
         let value = change(&mut standing);
         standing.write(&self.data_dir)?;
         Ok(value)
@@ -143,21 +154,21 @@ impl Ownership {
 /// Whether a data directory was backed up before: what it holds is to be gone on with.
 #[must_use]
 pub fn was_backed_up(data_dir: &Path) -> bool {
-    data_dir.join(FILE).exists()
+    // One that cannot be looked at is there.
+    data_dir.join(FILE).try_exists().unwrap_or(true)
 }
 
 /// Forgets that the store has everything: from now on another program looks after it. Blocking.
 pub fn leave(data_dir: &Path) -> Result<()> {
-    match Standing::read(data_dir) {
+    match Standing::read(data_dir)? {
         Some(known) => Standing { complete: false, ..known }.write(data_dir),
         None => Ok(()),
     }
 }
 
 /// Whether a data directory has the right of this owner of a location. Blocking.
-#[must_use]
-pub fn is_ours(data_dir: &Path, location: &str, owner: &Owner) -> bool {
-    Standing::of(data_dir, location).rights.get(location) == Some(&owner.right)
+pub fn is_ours(data_dir: &Path, location: &str, owner: &Owner) -> Result<bool> {
+    Ok(Standing::of(data_dir, location)?.rights.get(location) == Some(&owner.right))
 }
 
 /// Takes a location over from whoever has it, for the deployment of this data directory. Everything is shipped once
@@ -170,12 +181,14 @@ pub async fn adopt(
     now: Timestamp,
 ) -> Result<Adopted> {
     let before = store.owner().await.map_err(told)?;
-    if let Some(owner) = before.as_ref().filter(|owner| is_ours(data_dir, location, owner)) {
+    if let Some(owner) = &before
+        && is_ours(data_dir, location, owner)?
+    {
         return Ok(Adopted { after: owner.clone(), before, was_ours: true });
     }
     let epoch = before.as_ref().map_or(1, |owner| owner.right.epoch.saturating_add(1));
     let owner = owner(epoch, deployment, now);
-    let mut standing = Standing::of(data_dir, location);
+    let mut standing = Standing::of(data_dir, location)?;
     standing.complete = false;
     standing.rights.insert(location.to_owned(), owner.right.clone());
     // Of a try that came to nothing.
@@ -234,7 +247,12 @@ impl Backups {
     pub fn adoptions(&self) -> Vec<Adoption> {
         let ownership = &self.0.ownership;
         let right = ownership.known().right.clone();
-        let mut adoptions = Standing::read(&ownership.data_dir).map(|known| known.adoptions).unwrap_or_default();
+        let standing = Standing::read(&ownership.data_dir).unwrap_or_else(|error| {
+            // The next start tells of them.
+            tracing::warn!(?error, "whether the store was taken over is not looked at");
+            None
+        });
+        let mut adoptions = standing.map(|known| known.adoptions).unwrap_or_default();
         // The command may have been killed before the store had it. Then this start has made up for it, if it could: the
         // right that the store has confirmed is the one that was taken, and not an older one.
         let is_here = |known: &Adoption| {
@@ -310,9 +328,8 @@ impl Inner {
     /// Shows our right, or takes a location that nobody has.
     async fn first_owner(&self) -> replica::Result<Owner> {
         let ownership = &self.ownership;
-        let local = |error: Error| replica::Error::Database { source: error.into() };
-        let right = Standing::of(&ownership.data_dir, &ownership.location).rights.remove(&ownership.location);
-        let right = match right {
+        let standing = Standing::of(&ownership.data_dir, &ownership.location).map_err(unreadable)?;
+        let right = match standing.rights.get(&ownership.location).cloned() {
             Some(right) => right,
             None => {
                 if let Some(other) = self.store.owner().await? {
@@ -322,7 +339,7 @@ impl Inner {
                 // Of two who ask at once, one takes it, for both.
                 let take =
                     |standing: &mut Standing| standing.rights.entry(ownership.location.clone()).or_insert(new).clone();
-                ownership.change(take).map_err(local)?
+                ownership.change(take).map_err(unreadable)?
             }
         };
         let mine = Owner { right, ..owner(1, &ownership.deployment, self.clock.now()) };
@@ -345,8 +362,8 @@ impl Inner {
     }
 
     /// Whether the location has everything.
-    pub(super) fn is_complete(&self) -> bool {
-        Standing::of(&self.ownership.data_dir, &self.ownership.location).complete
+    pub(super) fn is_complete(&self) -> Result<bool> {
+        Ok(Standing::of(&self.ownership.data_dir, &self.ownership.location)?.complete)
     }
 
     pub(super) fn completed(&self) -> Result<()> {

@@ -4,8 +4,7 @@
 //! leads nowhere is remembered for a few seconds, in a bounded table, so that guessing costs us little;
 //! no file is ever opened for a name that came from outside.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
@@ -52,8 +51,9 @@ pub struct Directory {
     names: Cache<Name, OrganizationId>,
     routes: Cache<OrganizationId, TenantRoute>,
     unknown: Cache<Name, ()>,
-    /// Counts the changes: what was read before one must not be remembered after it.
-    changes: Arc<AtomicU64>,
+    /// Counts the changes: what was read before one must not be remembered after it. Held while something is remembered
+    /// or forgotten, so that nobody is ever shown what was read too early.
+    changes: Arc<Mutex<u64>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -101,9 +101,9 @@ impl Directory {
         if self.unknown.contains_key(&name) {
             return Err(Error::new(&codes::ORGANIZATION_NOT_FOUND));
         }
-        let seen = self.changes.load(Ordering::SeqCst);
+        let seen = *self.changes();
         let found = self.catalog.read(|db| route(db, id)).await?;
-        let found = found.inspect(|route| self.remember(route, seen));
+        let found = found.inspect(|route| self.remember(route, None, seen));
         found.ok_or_else(|| self.leads_nowhere(name, seen))
     }
 
@@ -114,13 +114,15 @@ impl Directory {
 
     /// An organization has come into being: names that led nowhere may lead there now.
     pub fn appeared(&self) {
-        self.changes.fetch_add(1, Ordering::SeqCst);
+        let mut changes = self.changes();
+        *changes += 1;
         self.unknown.invalidate_all();
     }
 
     /// Forgets what was known of an organization, after the catalog has changed.
     pub fn forget(&self, id: OrganizationId) {
-        self.changes.fetch_add(1, Ordering::SeqCst);
+        let mut changes = self.changes();
+        *changes += 1;
         self.routes.invalidate(&id);
         // Names are few changes and many reads: dropping all of them is simpler than tracking which
         // pointed here, and costs one indexed look-up each when they are asked for again.
@@ -135,7 +137,7 @@ impl Directory {
         if self.unknown.contains_key(&name) {
             return Err(Error::new(&codes::ORGANIZATION_NOT_FOUND));
         }
-        let seen = self.changes.load(Ordering::SeqCst);
+        let seen = *self.changes();
         let read = |db: &Read<'_, CatalogDb>| {
             let found = match &name {
                 Name::Host(host) => organizations::organization_by_host(db, host)?,
@@ -144,28 +146,31 @@ impl Directory {
             found.map_or(Ok(None), |id| route(db, id))
         };
         let Some(route) = self.catalog.read(read).await? else { return Err(self.leads_nowhere(name, seen)) };
-        self.remember(&route, seen);
-        self.names.insert(name.clone(), route.organization());
-        if self.changes.load(Ordering::SeqCst) != seen {
-            self.names.invalidate(&name);
-        }
+        self.remember(&route, Some(name), seen);
         Ok(route)
     }
 
     /// `seen`: the changes that there were before it was read.
-    fn remember(&self, route: &TenantRoute, seen: u64) {
-        self.routes.insert(route.organization(), route.clone());
-        if self.changes.load(Ordering::SeqCst) != seen {
-            self.routes.invalidate(&route.organization());
+    fn remember(&self, route: &TenantRoute, name: Option<Name>, seen: u64) {
+        let changes = self.changes();
+        if *changes == seen {
+            self.routes.insert(route.organization(), route.clone());
+            if let Some(name) = name {
+                self.names.insert(name, route.organization());
+            }
         }
     }
 
     fn leads_nowhere(&self, name: Name, seen: u64) -> Error {
-        self.unknown.insert(name.clone(), ());
-        if self.changes.load(Ordering::SeqCst) != seen {
-            self.unknown.invalidate(&name);
+        let changes = self.changes();
+        if *changes == seen {
+            self.unknown.insert(name, ());
         }
         Error::new(&codes::ORGANIZATION_NOT_FOUND)
+    }
+
+    fn changes(&self) -> MutexGuard<'_, u64> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -176,4 +181,65 @@ fn route(db: &Read<'_, CatalogDb>, id: OrganizationId) -> Result<Option<TenantRo
     };
     let quarantine = care::quarantine(db, id)?;
     Ok(Some(TenantRoute(Arc::new(entry), quarantine.is_some())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::{Clock, Timestamp};
+    use crate::crypto::DataKey;
+
+    /// Whoever has read before a change and comes to remember it while that is made shows it to nobody, not even for the
+    /// moment in between.
+    #[tokio::test]
+    async fn what_was_read_before_a_change_is_shown_to_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let now = Timestamp::from_millis(1_764_000_000_000);
+        let catalog =
+            Catalog::open(folder.path(), &DataKey::generate(), Clock::manual(now), Default::default()).unwrap();
+        let directory = Directory::new(catalog);
+        let id = OrganizationId::from_bits(7);
+        let route = TenantRoute(
+            Arc::new(Entry {
+                id,
+                slug: Slug::parse("acme").unwrap(),
+                external_id: None,
+                state: State::Active,
+                schema_version: 1,
+                created_at: now,
+                updated_at: now,
+            }),
+            false,
+        );
+        let (here, nowhere) = (Name::Given("acme".to_owned()), Name::Given("globex".to_owned()));
+        let shown = || {
+            let is_known = directory.routes.contains_key(&id);
+            [is_known, directory.names.contains_key(&here), directory.unknown.contains_key(&nowhere)]
+        };
+        let remember = |seen| {
+            let _ = directory.leads_nowhere(nowhere.clone(), seen);
+            directory.remember(&route, Some(here.clone()), seen);
+        };
+        let seen = *directory.changes();
+        let (begin, begun) = std::sync::mpsc::channel();
+        std::thread::scope(|scope| {
+            let mut changes = directory.changes();
+            let late = scope.spawn(|| {
+                begin.send(()).unwrap();
+                remember(seen);
+            });
+            begun.recv().unwrap();
+            for _ in 0..50 {
+                assert_eq!(shown(), [false; 3]);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            *changes += 1;
+            drop(changes);
+            late.join().unwrap();
+        });
+        assert_eq!(shown(), [false; 3]);
+        // What nothing has changed since is remembered.
+        remember(seen + 1);
+        assert_eq!(shown(), [true; 3]);
+    }
 }

@@ -275,9 +275,20 @@ async fn check_store(config: &Config, report: &mut Report) {
 
 fn tell_owner(config: &Config, owner: Option<replica::Owner>, report: &mut Report) {
     let (check, url) = ("backup store", &config.backup.url);
+    let is_ours = owner.as_ref().map(|owner| backup::is_ours(&config.server.data_dir, url, owner)).transpose();
+    let is_ours = match is_ours {
+        Ok(is_ours) => is_ours.unwrap_or_default(),
+        Err(error) => {
+            let failure = Failure::of_server(&error);
+            let detail = failure.problem["detail"].as_str().unwrap_or_default();
+            let advice = "Nothing is shipped before it can be read: it holds the right to the store. Look at this \
+                          machine's disk, or put the file back from a copy.";
+            return report.bad(State::Fail, check, detail, advice);
+        }
+    };
     match owner {
         None => report.ok(check, format!("{url} answers")),
-        Some(owner) if backup::is_ours(&config.server.data_dir, url, &owner) => {
+        Some(_) if is_ours => {
             report.ok(check, format!("{url} answers, and is this deployment's"));
         }
         Some(_) if config.backup.mode == BackupMode::Litestream => report.ok(check, format!("{url} answers")),

@@ -44,7 +44,7 @@ pub use rusqlite::types::Value;
 pub use rusqlite::{Row, params};
 pub use salvage::Salvaged;
 pub use snapshot::{Content, Private};
-pub use still::{Still, beside, has_unread, mark_unread, remove_wal, unfolded};
+pub use still::{Still, Unread, beside, has_unread, mark_unread, remove_wal, unfolded};
 pub use untrusted::{Flaw, Untrusted};
 pub use values::unfit;
 

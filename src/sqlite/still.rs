@@ -1,6 +1,8 @@
 //! A file between two transactions: what a backup reads.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
@@ -45,9 +47,8 @@ impl Still<'_> {
 
     /// The mark that says that a WAL was folded before anybody had read it, if there is one.
     #[must_use]
-    pub fn unread(&self) -> Option<PathBuf> {
-        let mark = unread_mark(self.path);
-        mark.exists().then_some(mark)
+    pub fn unread(&self) -> Option<Unread> {
+        Unread::of(self.path)
     }
 
     /// The size of a page, and how many there are.
@@ -116,7 +117,7 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 /// own.
 pub fn remove_wal(path: &Path) -> std::io::Result<()> {
     let remove = |suffix| match std::fs::remove_file(beside(path, suffix)) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     };
     // Both, also where one cannot be.
@@ -129,15 +130,77 @@ pub(super) fn unread_mark(path: &Path) -> PathBuf {
     beside(path, "-unread")
 }
 
-/// Sets that mark, so that it is found after a crash.
+/// The last number of a mark. Held by whoever writes one, or looks at one and removes it.
+static MARKS: Mutex<u64> = Mutex::new(0);
+
+fn marks() -> MutexGuard<'static, u64> {
+    MARKS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Sets that mark, so that it is found after a crash. One that is there is set anew: whoever has seen it, and is shipping
+/// what was folded before, does not take it away.
 pub fn mark_unread(path: &Path) -> Result<()> {
     let mark = unread_mark(path);
-    if mark.exists() {
-        return Ok(());
+    let was_there = {
+        let mut last = marks();
+        let was_there = mark.exists();
+        match number(&mark, &mut last) {
+            // A full disk: it is there all the same, and nobody takes it away before it has a number.
+            Err(_) if std::fs::metadata(&mark).is_ok_and(|found| found.len() == 0) => {}
+            numbered => {
+                let failed = |error| Error::internal(format!("cannot write {}", mark.display())).source(error);
+                numbered.map_err(failed)?;
+            }
+        }
+        was_there
+    };
+    // Its name is what is to last; one without its number is still a mark.
+    if was_there { Ok(()) } else { path.parent().map_or(Ok(()), super::sync_directory) }
+}
+
+/// Gives a mark a number that nobody in this process has seen on any other.
+fn number(mark: &Path, last: &mut u64) -> std::io::Result<u64> {
+    *last = last.wrapping_add(1);
+    std::fs::write(mark, format!("{last:016x}"))?;
+    Ok(*last)
+}
+
+fn number_of(mark: &Path) -> std::io::Result<Option<u64>> {
+    let text = std::fs::read(mark)?;
+    let digits = str::from_utf8(&text).ok().filter(|text| text.len() == 16);
+    Ok(digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()))
+}
+
+/// The mark of an unread WAL as it was found.
+#[derive(Debug)]
+pub struct Unread {
+    mark: PathBuf,
+    number: Option<u64>,
+}
+
+impl Unread {
+    fn of(path: &Path) -> Option<Self> {
+        let mark = unread_mark(path);
+        let mut last = marks();
+        let number = match number_of(&mark) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            // One of an earlier program, or of a disk that was full.
+            Ok(None) => number(&mark, &mut last).ok(),
+            found => found.ok().flatten(),
+        };
+        // Of an earlier process, maybe: the next one is another all the same.
+        *last = number.map_or(*last, |number| number.max(*last));
+        Some(Self { mark, number })
     }
-    let failed = |error| Error::internal(format!("cannot write {}", mark.display())).source(error);
-    std::fs::write(&mark, []).map_err(failed)?;
-    path.parent().map_or(Ok(()), super::sync_directory)
+
+    /// Takes it away, once what was folded before it was found has been read. One that was set again since stays: of
+    /// what was folded between the two nobody has read anything.
+    pub fn clear(self) {
+        let _last = marks();
+        if self.number.is_some() && number_of(&self.mark).is_ok_and(|number| number == self.number) {
+            let _ = std::fs::remove_file(&self.mark);
+        }
+    }
 }
 
 /// Whether there is something in a file that nobody has open that a backup has not read.
@@ -149,7 +212,51 @@ pub fn has_unread(path: &Path) -> Result<bool> {
 pub fn unfolded(path: &Path) -> Result<u64> {
     match std::fs::metadata(wal_of(path)) {
         Ok(metadata) => Ok(metadata.len()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
         Err(error) => Err(Error::internal(format!("cannot look at the WAL of {}", path.display())).source(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mark_that_was_set_again_is_not_taken_away_by_whoever_has_seen_the_one_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db.sqlite");
+        assert!(Unread::of(&path).is_none() && !has_unread(&path).unwrap());
+        mark_unread(&path).unwrap();
+        let (seen, seen_too) = (Unread::of(&path).unwrap(), Unread::of(&path).unwrap());
+        mark_unread(&path).unwrap();
+        let again = Unread::of(&path).unwrap();
+        seen.clear();
+        assert!(has_unread(&path).unwrap());
+        again.clear();
+        assert!(!has_unread(&path).unwrap());
+        // Nor one that was set after another had been taken away.
+        mark_unread(&path).unwrap();
+        seen_too.clear();
+        assert!(has_unread(&path).unwrap());
+    }
+
+    #[test]
+    fn the_mark_of_another_process_is_told_from_all_that_follow() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("db.sqlite");
+        let ahead = *marks() + 1000;
+        for text in [format!("{ahead:016x}"), String::new(), "torn".to_owned()] {
+            std::fs::write(unread_mark(&path), &text).unwrap();
+            let seen = Unread::of(&path).unwrap();
+            std::fs::remove_file(unread_mark(&path)).unwrap();
+            mark_unread(&path).unwrap();
+            assert!(number_of(&unread_mark(&path)).unwrap() != seen.number, "{text:?}");
+            seen.clear();
+            assert!(has_unread(&path).unwrap(), "{text:?}");
+            // And is taken away as well, by whoever has read what it is about.
+            std::fs::write(unread_mark(&path), &text).unwrap();
+            Unread::of(&path).unwrap().clear();
+            assert!(!has_unread(&path).unwrap(), "{text:?}");
+        }
     }
 }

@@ -7,10 +7,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
 use super::gate::{Shut, last_word, newest_event};
-use super::open_files::{Tenants, stamp_in};
+use super::hold;
+use super::open_files::{PATIENCE, Tenants, stamp_in};
 use super::path;
 use crate::base::{Error, OrganizationId, Result, Slug, Timestamp, codes};
 use crate::sqlite::{Aside, Examination, Read, TenantDb, unfolded};
@@ -74,15 +76,36 @@ pub struct Standing {
 
 impl Tenants {
     /// Why the organization's file takes no writes, also by its own log where nobody has opened it since the start: the
-    /// catalog may be older than the file.
+    /// catalog may be older than the file. Of a file that is held nobody knows that, which is no reason to go on.
     pub async fn why_shut_by_its_log(&self, id: OrganizationId) -> Result<Option<Shut>> {
         if let Some(shut) = self.why_shut(id) {
             return Ok(Some(shut));
         }
-        Ok(match self.look(id, Depth::Names).await? {
+        Ok(match self.look_at_rest(id, Depth::Names).await? {
             Look::Seen(seen) => last_word(seen.names.newest_event.as_deref()),
             _ => None,
         })
+    }
+
+    /// Looks at an organization's file for a decision, which nobody who has it for themselves shall take away. They are
+    /// waited for, or it is refused, as it is for whoever would open it.
+    pub async fn look_at_rest(&self, id: OrganizationId, depth: Depth) -> Result<Look> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // Made before the look: what is told in between is not missed.
+            let let_go = self.0.let_go.notified();
+            match self.look(id, depth).await? {
+                Look::Held => {}
+                look => return Ok(look),
+            }
+            let (is_held, is_patient) = {
+                let files = self.files();
+                (files.held.contains(&id), files.patient.contains(&id))
+            };
+            if is_held && (!is_patient || timeout_at(deadline, let_go).await.is_err()) {
+                return Err(hold::refusal());
+            }
+        }
     }
 
     /// Looks at an organization's file.

@@ -32,7 +32,7 @@ const BYTES_PER_CONNECTION: u64 = 300 << 10;
 const FAULT_FOR: Duration = Duration::from_secs(5);
 /// How long a request waits for its file to be opened: for a place while every file that may be open is in
 /// use, for its turn, and for others who open the same one.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// How many files may be open at once: the smallest of the three bounds counts.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {

@@ -9,7 +9,9 @@ use bulkhead::backup::{Source, Target};
 use bulkhead::base::OrganizationId;
 use serde_json::{Value, json};
 
-use crate::process::patience;
+use crate::organizations::file_of;
+use crate::process::{Deployment, patience};
+use crate::transfer::{Carried, STEPS, Side};
 use crate::wire::PATIENCE;
 use crate::world::World;
 
@@ -110,8 +112,6 @@ async fn what_is_set_aside_waits_without_trying_says_why_and_is_shipped_when_it_
     assert_eq!(backup_of(&world, "acme").await["replication"], "local");
 }
 
-/// Where the store is new, one that is set aside keeps nobody from knowing that the others are there, and is shipped
-/// as a whole when it is released.
 /// Starts anew with a backup, and waits until everything else is there.
 async fn begin_copies(world: &mut World, replica: &Path) {
     world.set("BULKHEAD_BACKUP_URL", &format!("file://{}", replica.display()));
@@ -126,6 +126,8 @@ async fn begin_copies(world: &mut World, replica: &Path) {
     .await;
 }
 
+/// Where the store is new, one that is set aside keeps nobody from knowing that the others are there, and is shipped
+/// as a whole when it is released.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_store_is_complete_without_what_is_set_aside() {
     let directory = tempfile::tempdir().unwrap();
@@ -184,14 +186,106 @@ async fn an_organization_that_is_not_found_yet_is_not_forgotten() {
         catalog.busy_timeout(PATIENCE).unwrap();
         catalog.execute("UPDATE organization SET state = ?1", [what]).unwrap();
     };
-    // Somebody has looked for it before it was there.
-    is("creating");
-    state.directory.forget(organization);
-    assert!(state.directory.by_id(organization).await.is_err());
-    is("active");
-    shipped(&world, &id).await;
+    let backups = state.backups.clone().unwrap();
+    let source = Source::Organization(organization);
+    loop {
+        // Somebody has looked for it before it was there. That is remembered for ten seconds.
+        let begun = Instant::now();
+        is("creating");
+        state.directory.forget(organization);
+        assert!(state.directory.by_id(organization).await.is_err());
+        // Nobody is led to it, so nobody who is told of it is promised to have it back.
+        backups.confirm(&[source]).await.unwrap();
+        is("active");
+        let told = backups.ship_now(source).await;
+        if told.is_ok() && begun.elapsed() > Duration::from_secs(9) {
+            continue;
+        }
+        told.expect_err("it is said to be at the store");
+        break;
+    }
     assert_ne!(waiting(&world).await, 0, "nobody will ship it");
     state.directory.appeared();
     until("it is shipped", async || waiting(&world).await == 0).await;
     assert!(backup_of(&world, "acme").await["progress"]["txid"].is_string());
+}
+
+/// What cannot be looked at while everything is shipped to a new store is not forgotten by a process that ends before it
+/// can be.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_new_store_could_not_be_given_at_first_is_shipped_by_the_next_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = directory.path().join("replica");
+    let mut world = World::new().await;
+    let id = world.organization("acme").await;
+    let file = file_of(&world, &id);
+    // Those that were made lately are looked at by every start.
+    world.clock.advance(Duration::from_secs(3 * 24 * 3600));
+    let locked = world
+        .while_stopped(|_| {
+            let locked = rusqlite::Connection::open(&file).unwrap();
+            locked.execute_batch("PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE; COMMIT").unwrap();
+            locked
+        })
+        .await;
+    begin_copies(&mut world, &replica).await;
+    let organization: OrganizationId = id.parse().unwrap();
+    let copy = replica.join(Source::Organization(organization).path());
+    assert!(!copy.exists(), "nobody could read it");
+    world.while_stopped(|_| drop(locked)).await;
+    until("it is there", async || backup_of(&world, "acme").await["newest"]["txid"].is_string()).await;
+    assert_eq!(name_at_the_store(&world, &id, directory.path()).await, "acme");
+}
+
+/// What the data directory knows of the store cannot be read for a while: it is not taken for one that knows nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_right_to_the_store_is_not_written_anew_while_it_cannot_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let replica = directory.path().join("replica");
+    let mut world = World::new().await;
+    let id = world.organization("acme").await;
+    begin_copies(&mut world, &replica).await;
+    let standing = world.data_dir().join("backup.json");
+    let right = fs::read(&standing).unwrap();
+    world
+        .while_stopped(|_| {
+            fs::remove_file(&standing).unwrap();
+            // It leads to itself, and can no more be read than one that the disk does not give.
+            std::os::unix::fs::symlink("backup.json", &standing).unwrap();
+        })
+        .await;
+    rename(&world, "acme", "Waits").await;
+    until("it is told", async || {
+        let told = backup_of(&world, "acme").await;
+        told["progress"]["last_error"].as_str().is_some_and(|why| why.contains("backup.json"))
+    })
+    .await;
+    assert!(fs::symlink_metadata(&standing).unwrap().is_symlink(), "it was written anew");
+    assert_eq!(name_at_the_store(&world, &id, directory.path()).await, "acme");
+    fs::remove_file(&standing).unwrap();
+    fs::write(&standing, &right).unwrap();
+    until("it is shipped", async || waiting(&world).await == 0).await;
+    assert_eq!(name_at_the_store(&world, &id, directory.path()).await, "Waits");
+    let kept: Value = serde_json::from_slice(&fs::read(&standing).unwrap()).unwrap();
+    assert_eq!(kept["rights"], serde_json::from_slice::<Value>(&right).unwrap()["rights"]);
+}
+
+/// What arrives from another deployment is in no backup before it is served here: whoever sends it is told that it is
+/// here all the same, also where everything that is told waits for the store.
+#[test]
+fn an_arrival_is_taken_where_everything_waits_for_the_store() {
+    let directory = tempfile::tempdir().unwrap();
+    let target = Deployment::new()
+        .with("BACKUP_URL", format!("file://{}", directory.path().join("replica").display()))
+        .with("BACKUP_REPLICATION", "object")
+        .with("BACKUP_CONFIRM_SECONDS", 250)
+        .with("BACKUP_DELAY_MILLISECONDS", 20);
+    let mut carried = Carried::between(Side::new(), Side::of(target));
+    carried.steps(STEPS - 1);
+    let copy = directory.path().join("replica").join(Source::Organization(carried.id.parse().unwrap()).path());
+    assert!(!copy.exists());
+    carried.step(STEPS - 1);
+    // It is served, and so it is there.
+    assert!(copy.exists());
+    assert_eq!(carried.writers(), (false, true));
 }

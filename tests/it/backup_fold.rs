@@ -18,7 +18,7 @@ async fn whoever_waits_for_a_log_to_be_folded_keeps_nobody_elses_write_from_bein
     let settings = [
         ("BULKHEAD_BACKUP_URL", url.as_str()),
         ("BULKHEAD_BACKUP_DELAY_MILLISECONDS", "20"),
-        ("BULKHEAD_BACKUP_CONFIRM_SECONDS", "300"),
+        ("BULKHEAD_BACKUP_CONFIRM_SECONDS", "250"),
     ];
     let world = World::with(&settings).await;
     let id = world.organization("acme").await;

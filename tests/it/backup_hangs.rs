@@ -121,7 +121,7 @@ fn an_erased_member_is_waited_for_once() {
     let (deployment, replica) = deployment();
     let deployment = deployment
         .with("BACKUP_TIMEOUT_SECONDS", 60)
-        .with("BACKUP_CONFIRM_SECONDS", 300)
+        .with("BACKUP_CONFIRM_SECONDS", 250)
         .with("BACKUP_REPLICATION", "object");
     let (server, mut operator, key) = deployment.started();
     let acme = operator.organization("acme");
@@ -131,7 +131,10 @@ fn an_erased_member_is_waited_for_once() {
     // Nothing that was known of the store is believed any more after a start. Twice as long as is waited for it would be
     // longer than a request may take.
     let _pipe = hang(&replica);
-    let deployment = deployment.with("BACKUP_CONFIRM_SECONDS", 20).with("SERVER_REQUEST_TIMEOUT_SECONDS", 35);
+    let deployment = deployment
+        .with("BACKUP_CONFIRM_SECONDS", 20)
+        .with("SERVER_REQUEST_TIMEOUT_SECONDS", 35)
+        .with("SERVER_HEADER_TIMEOUT_SECONDS", 10);
     let server = deployment.serve();
     let mut operator = Operator::new(&server, &key);
     let path = format!("{members}/{}/erasure", made["id"].as_str().unwrap());

@@ -29,9 +29,22 @@ fn rename(operator: &mut Operator, organization: &str, name: &str) -> (u16, Stri
 
 /// Everything that a start says when it is refused.
 fn refusal(deployment: &Deployment) -> String {
-    let refused = deployment.run(&["serve"]);
-    assert!(!refused.status.success());
-    String::from_utf8_lossy(&[refused.stdout, refused.stderr].concat()).into_owned()
+    let log = deployment.directory.path().join("refusal.log");
+    let said = || fs::read_to_string(&log).unwrap_or_default();
+    loop {
+        let file = fs::File::create(&log).unwrap();
+        let mut command = deployment.command(&["serve"]);
+        let mut child = command.stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap();
+        // One that the store keeps waiting for too long serves, and asks later.
+        until("it has asked", || child.try_wait().unwrap().is_some() || said().contains("will be asked later"));
+        let is_serving = said().contains("will be asked later");
+        let _ = child.kill();
+        let ended = child.wait().unwrap();
+        if !is_serving {
+            assert_eq!(ended.code(), Some(1), "{}", said());
+            return said();
+        }
+    }
 }
 
 fn two_servers(settings: &Settings) {
@@ -145,6 +158,12 @@ fn a_file_that_is_not_ours_is_never_replaced() {
     assert_eq!(rename(&mut operator, &other, "Another again").0, 200);
     until("others go on", || level(&copy_of(&other), 0).len() > copies);
     assert_eq!(level(&copy, 0).last(), Some(&theirs), "something was shipped beside another server");
+    // What lies at a store that is new to it says nothing to anybody.
+    let standing = deployment.data_dir().join("backup.json");
+    until("the store is known", || {
+        let known: Value = serde_json::from_slice(&fs::read(&standing).unwrap()).unwrap();
+        known["complete"] == true
+    });
     server.stop();
     // A restart looks at what is there, and goes on behind it with a whole file.
     let server = deployment.serve();

@@ -227,7 +227,7 @@ async fn backed_up(replica: &Path) -> World {
         ("BULKHEAD_BACKUP_URL", url.as_str()),
         ("BULKHEAD_BACKUP_DELAY_MILLISECONDS", "20"),
         // However slow the machine is.
-        ("BULKHEAD_BACKUP_CONFIRM_SECONDS", "300"),
+        ("BULKHEAD_BACKUP_CONFIRM_SECONDS", "250"),
     ];
     World::with(&settings).await
 }

@@ -24,7 +24,7 @@ fn deployment() -> (Deployment, PathBuf) {
         deployment
             .with("BACKUP_URL", url)
             .with("BACKUP_DELAY_MILLISECONDS", 60_000)
-            .with("BACKUP_CONFIRM_SECONDS", 300),
+            .with("BACKUP_CONFIRM_SECONDS", 250),
         replica,
     )
 }

@@ -92,6 +92,11 @@ impl Unsteady {
         self.state.held.load(Ordering::SeqCst)
     }
 
+    /// How many of them may have gone on.
+    pub fn released(&self) -> usize {
+        self.state.released.load(Ordering::SeqCst)
+    }
+
     /// Lets one more of those that are held go on, in the order in which they came.
     pub fn release_one(&self) {
         self.state.released.fetch_add(1, Ordering::SeqCst);

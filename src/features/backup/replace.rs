@@ -13,7 +13,7 @@ use crate::features::audit::{self, Act, By, Target as Subject};
 use crate::features::erasure::member::erase_from_past;
 use crate::features::keys::reseal;
 use crate::features::session::{self, End};
-use crate::sqlite::sync_directory;
+use crate::sqlite::{mark_unread, sync_directory};
 use crate::tenants::{Held, Shut, Tenants, last_word};
 
 /// What was put in place, and where what was there is kept.
@@ -210,7 +210,7 @@ fn swap(held: &Held, copy: &Path, as_of: Timestamp) -> Result<Option<PathBuf>> {
     fs::create_dir_all(&directory).map_err(|error| failed(&directory, error))?;
     let aside = directory.join(format!("broken-{}", as_of.millis()));
     let mut kept = None;
-    for suffix in ["", "-wal", "-shm", "-unread"] {
+    for suffix in ["", "-wal", "-shm"] {
         let name = format!("db.sqlite{suffix}");
         let path = directory.join(&name);
         if path.exists() {
@@ -219,6 +219,8 @@ fn swap(held: &Held, copy: &Path, as_of: Timestamp) -> Result<Option<PathBuf>> {
             kept = Some(aside.clone());
         }
     }
+    // First, so that whoever ships reads all of the new file also where this process ends here: it has no WAL.
+    mark_unread(&held.file())?;
     fs::rename(copy, held.file()).map_err(|error| failed(&held.file(), error))?;
     sync_directory(&directory)?;
     Ok(kept)

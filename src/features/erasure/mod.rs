@@ -24,6 +24,7 @@ pub use steps::{Step, next};
 
 use crate::base::time::length;
 use crate::base::{ApiKeyId, Error, OrganizationId, Page, PageRequest, Result, codes};
+use crate::catalog::transfers::{self, Direction, TransferStage};
 use crate::catalog::{Erasure, Stage, erasures, freezes, placements};
 use crate::features::audit::{self, Act, By};
 use crate::features::provisioning::{agree, impersonal, mark_in_catalog, mark_in_file};
@@ -94,6 +95,11 @@ pub async fn schedule(state: &DeploymentState, id: OrganizationId, wanted: &Want
         }
         if freezes::get(db, id)?.is_some() {
             return Err(Error::new(&codes::ORGANIZATION_FROZEN));
+        }
+        // On its way since it was looked at above: the other side is not to be sent what is destroyed here.
+        let departure = transfers::open_of(db, id, Direction::Departure)?.map(|departure| departure.stage);
+        if matches!(departure, Some(TransferStage::Leaving | TransferStage::Cancelling)) {
+            return Err(Shut::Leaving.refusal());
         }
         // A second copy of it is being made.
         if placements::relocation(db, id)?.is_some() {

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::walk::Ended;
 use super::{Found, Job, JobState, set_aside, store};
 use crate::base::{Error, MemberId, OrganizationId, Result, codes};
-use crate::catalog::care;
+use crate::catalog::{care, organizations};
 use crate::crypto::Crew;
 use crate::features::DeploymentState;
 use crate::features::audit::{self, Act, By};
@@ -74,7 +74,15 @@ pub(super) async fn migrate_all(
         }
         // In the order in which they were begun: whatever is before a noted place has ended.
         let Some(first) = begun.pop_front() else { break };
-        let (id, migrated) = first.await.map_err(|error| Error::internal("a migration did not end").source(error))?;
+        let failed_to_end = |error| Error::internal("a migration did not end").source(error);
+        let (id, mut migrated) = first.await.map_err(failed_to_end)?;
+        if has_failed(&migrated) {
+            // It may have waited long for its turn to be noted, and have been recovered or erased since.
+            migrated = match state.catalog.read(|db| organizations::entry(db, id)).await? {
+                Some(_) => sweep.clone().migrate(id).await.1,
+                None => Ok(()),
+            };
+        }
         let failed = has_failed(&migrated);
         ended.push((id, migrated));
         if failed || ended.len() >= BATCH || noted.elapsed() >= NOTE {
@@ -140,6 +148,10 @@ async fn note(
         .catalog
         .write(|db| {
             for (id, migrated) in &ended {
+                if organizations::entry(db, *id)?.is_none() {
+                    // Erased since: there is nothing to be migrated.
+                    continue;
+                }
                 let Err(error) = migrated else {
                     if !options.dry_run {
                         care::set_schema_version(db, *id, newest)?;
@@ -150,18 +162,19 @@ async fn note(
                     continue;
                 }
                 let reason = error.cause().unwrap_or_else(|| error.to_string());
-                let problem = format!("its migration to schema version {newest} failed: {reason}");
-                let advice = if options.dry_run {
-                    "It would be set aside. Nothing was changed."
+                let failed = format!("its migration to schema version {newest} failed: {reason}");
+                let (code, problem, advice) = if passes(error) {
+                    let problem = format!("it was not migrated to schema version {newest}: {reason}");
+                    ("not_migrated", problem, "Migrate again. It is migrated when it is opened as well.")
+                } else if options.dry_run {
+                    ("migration_failed", failed, "It would be set aside. Nothing was changed.")
                 } else {
-                    set_aside(db, *id, &problem, &By::system())?;
-                    "It is set aside as it was. Release it once the cause is gone: it is migrated when it is opened."
+                    set_aside(db, *id, &failed, &By::system())?;
+                    let advice =
+                        "It is set aside as it was. Release it once the cause is gone: it is migrated when it is opened.";
+                    ("migration_failed", failed, advice)
                 };
-                store::add(
-                    db,
-                    job.id,
-                    &Found { organization_id: Some(*id), code: "migration_failed", problem, advice },
-                )?;
+                store::add(db, job.id, &Found { organization_id: Some(*id), code, problem, advice })?;
             }
             store::advance(db, job.id, &place, count)
         })
@@ -176,7 +189,13 @@ async fn note(
 }
 
 fn has_failed(migrated: &Result<()>) -> bool {
-    migrated.as_ref().is_err_and(|error| !is_kept(error))
+    migrated.as_ref().is_err_and(|error| !is_kept(error) && !passes(error))
+}
+
+/// Whether nothing is wrong with an organization's file, which only cannot be had at the moment, such as while it is
+/// being restored or moved. Setting it aside would refuse it to everybody for that.
+fn passes(error: &Error) -> bool {
+    error.retry().is_some() && !error.is_of_storage()
 }
 
 /// Whether an organization's file is to stay as it is, which is no reason to set it aside: it is migrated when it may be.
@@ -190,7 +209,7 @@ fn is_kept(error: &Error) -> bool {
 async fn patiently(state: &DeploymentState, id: OrganizationId, crew: &Crew) -> Result<()> {
     for _ in 0..50 {
         match state.tenants.migrate(id, crew).await {
-            Err(error) if error.retry().is_some() && !error.is_of_storage() && !is_kept(&error) => {
+            Err(error) if passes(&error) && !is_kept(&error) => {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
             ended => return ended,
@@ -234,6 +253,8 @@ pub async fn roll_back(state: &DeploymentState, id: OrganizationId, by: &By) -> 
     state
         .catalog
         .write(|db| {
+            // It may have been erased meanwhile.
+            organizations::require(db, id)?;
             care::release(db, id)?;
             care::set_aside(db, id, &format!("rolled back to schema version {version}"))?;
             care::set_schema_version(db, id, version)?;

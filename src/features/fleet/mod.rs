@@ -26,6 +26,7 @@ pub use walk::{Desk, resume};
 use crate::backup::Source;
 use crate::base::{Error, FleetJobId, OrganizationId, Result, Timestamp, codes};
 use crate::catalog::care::{self, Quarantine};
+use crate::catalog::organizations;
 use crate::crypto::random;
 use crate::features::DeploymentState;
 use crate::features::audit::{self, Act, By, Target};
@@ -240,13 +241,14 @@ pub async fn quarantine(
     Ok((set.ok_or_else(|| Error::new(&codes::ORGANIZATION_NOT_FOUND))?, is_new))
 }
 
+/// One that was erased meanwhile is nobody's any more, and is not set aside.
 fn set_aside(
     db: &crate::sqlite::Write<'_, crate::sqlite::CatalogDb>,
     id: OrganizationId,
     reason: &str,
     by: &By,
 ) -> Result<bool> {
-    let is_new = care::set_aside(db, id, reason)?;
+    let is_new = organizations::entry(db, id)?.is_some() && care::set_aside(db, id, reason)?;
     if is_new {
         let act = Act::about("organization.quarantined", id).with("reason", reason);
         audit::record(db, by, act)?;

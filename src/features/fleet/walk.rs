@@ -10,8 +10,8 @@ use tokio::time::Instant;
 
 use super::migrate::migrate_all;
 use super::{CheckOptions, Found, Job, JobState, Kind, check, set_aside, store};
-use crate::base::{Error, Result};
-use crate::catalog::{Entry, care};
+use crate::base::{Error, OrganizationId, Result};
+use crate::catalog::{Entry, care, organizations};
 use crate::features::DeploymentState;
 use crate::features::audit::By;
 
@@ -133,49 +133,58 @@ async fn look_at_batch(
         looks.spawn(async move {
             let _hand = hands.acquire_owned().await;
             let began = Instant::now();
-            let looked = check::organization(&state, &entry, options.full).await;
+            let looked = check::organization(&state, entry.id, options.full).await;
             let rest = (began.elapsed() / REST).min(Duration::from_millis(250));
             tokio::time::sleep(rest).await;
-            (entry, looked)
+            (entry.id, looked)
         });
     }
     let mut all = Vec::new();
     while let Some(ended) = looks.join_next().await {
-        let (entry, looked) = ended.map_err(|error| Error::internal("a look at a file did not end").source(error))?;
-        // What could not be looked at is said of that organization, and the walk goes on.
-        let looked = looked.unwrap_or_else(|error| {
-            let problem = format!("it could not be looked at: {}", error.cause().unwrap_or_else(|| error.to_string()));
-            let found = Found {
-                organization_id: Some(entry.id),
-                code: "not_checked",
-                problem,
-                advice: "Check again: `bulkhead fleet check`.",
-            };
-            check::Looked { found: vec![found], ..check::Looked::default() }
-        });
-        all.push((entry, looked));
+        let (id, looked) = ended.map_err(|error| Error::internal("a look at a file did not end").source(error))?;
+        all.push((id, looked.unwrap_or_else(|error| not_looked_at(id, &error))));
     }
-    all.sort_by_key(|(entry, _)| entry.id);
+    all.sort_by_key(|(id, _)| *id);
+    for (id, looked) in all.iter_mut().filter(|(_, looked)| options.quarantine && looked.unusable.is_some()) {
+        // Minutes may have gone since, and it may have been recovered: it is not set aside for what was.
+        *looked =
+            check::organization(state, *id, options.full).await.unwrap_or_else(|error| not_looked_at(*id, &error));
+    }
     state
         .catalog
         .write(|db| {
-            for (entry, looked) in &all {
+            for (id, looked) in &all {
+                if organizations::entry(db, *id)?.is_none() {
+                    // Erased since: nothing is wrong with it.
+                    continue;
+                }
                 looked.found.iter().try_for_each(|found| store::add(db, job.id, found))?;
                 if let Some(version) = looked.version {
-                    care::set_schema_version(db, entry.id, version)?;
+                    care::set_schema_version(db, *id, version)?;
                 }
                 if let (true, Some(reason)) = (options.quarantine, &looked.unusable) {
-                    set_aside(db, entry.id, reason, &By::system())?;
+                    set_aside(db, *id, reason, &By::system())?;
                 }
             }
             store::advance(db, job.id, place, done)
         })
         .await?;
-    for (entry, looked) in all {
+    for (id, looked) in all {
         if options.quarantine && looked.unusable.is_some() {
-            state.directory.forget(entry.id);
-            state.tenants.let_go(entry.id);
+            state.directory.forget(id);
+            state.tenants.let_go(id);
         }
     }
     Ok(())
+}
+
+/// What could not be looked at is said of that organization, and the walk goes on.
+fn not_looked_at(id: OrganizationId, error: &Error) -> check::Looked {
+    let found = Found {
+        organization_id: Some(id),
+        code: "not_checked",
+        problem: format!("it could not be looked at: {}", error.cause().unwrap_or_else(|| error.to_string())),
+        advice: "Check again: `bulkhead fleet check`.",
+    };
+    check::Looked { found: vec![found], ..check::Looked::default() }
 }

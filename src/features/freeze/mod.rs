@@ -243,26 +243,16 @@ pub async fn recover(state: &DeploymentState) -> Result<()> {
 /// Closes the file to writers, writes the last event, certifies.
 async fn complete(state: &DeploymentState, freeze: &Freeze, by: &By) -> Result<Freeze> {
     let id = freeze.organization_id;
-    if freeze.stage == FreezeStage::Releasing {
-        return Err(Error::new(&codes::FREEZE_NOT_FOUND).detail("This organization is being released."));
-    }
-    state.tenants.shut(id, Shut::Frozen);
+    let freeze = shut(state, id).await?;
     if freeze.stage == FreezeStage::Frozen {
-        return Ok(freeze.clone());
+        return Ok(freeze);
     }
     let txid = {
         let held = state.tenants.hold_still(id).await?;
-        // Released meanwhile: nothing would ever take this event back.
-        match find(state, id).await? {
-            Some(now) if now.stage == FreezeStage::Freezing => {}
-            // Somebody else has completed it.
-            Some(now) if now.stage == FreezeStage::Frozen => return Ok(now),
-            now => {
-                if now.is_none() && state.tenants.why_shut(id) == Some(Shut::Frozen) {
-                    state.tenants.reopen(id);
-                }
-                return Err(Error::new(&codes::FREEZE_NOT_FOUND).detail("This organization was released meanwhile."));
-            }
+        // Released meanwhile: nothing would ever take this event back. Or somebody else has completed it.
+        let freeze = shut(state, id).await?;
+        if freeze.stage == FreezeStage::Frozen {
+            return Ok(freeze);
         }
         let action = held.read(audit::newest_action)?;
         // By a catalog from before it left. Its last word is not to be talked over.
@@ -274,25 +264,55 @@ async fn complete(state: &DeploymentState, freeze: &Freeze, by: &By) -> Result<F
         }
         if action.as_deref() != Some(FROZEN) {
             let act = Act::about(FROZEN, id).with("reason", freeze.reason.as_str());
-            held.write(|db| audit::record(db, &author(freeze, by), act))?;
+            held.write(|db| audit::record(db, &author(&freeze, by), act))?;
         }
         drop(held);
         shipped(state, id).await
     };
     let signer = signer(state).await?;
+    // Held until it is written down: what is certified is what the file is.
     let held = state.tenants.hold_still(id).await?;
-    let (file, head) = (held.digest()?, held.read(audit::head)?);
-    drop(held);
+    let freeze = shut(state, id).await?;
+    if freeze.stage == FreezeStage::Frozen {
+        return Ok(freeze);
+    }
+    let (file, head, action) = (held.digest()?, held.read(audit::head)?, held.read(audit::newest_action)?);
+    // Released, and about to be frozen once more by somebody else.
+    if action.as_deref() != Some(FROZEN) {
+        return Err(released_meanwhile());
+    }
     let issuer = state.tenant.address.origin();
     state
         .catalog
         .write(|db| {
             let found = Found { file, head: head.into(), txid, at: db.now() };
-            let text = certificate::write(freeze, found, issuer, &signer)?;
+            let text = certificate::write(&freeze, found, issuer, &signer)?;
             freezes::certify(db, id, &text, &signer.jwk().to_string()).map(drop)
         })
         .await?;
+    drop(held);
     require(state, id).await
+}
+
+/// Closes the file to writers as the catalog says at that moment, which is returned. It is done in the catalog's turn to
+/// write: whoever releases it has begun that before, and it is refused, or does so afterwards, and opens it again. So no
+/// file is left shut by a freeze that is over, and nobody is told of one.
+pub async fn shut(state: &DeploymentState, id: OrganizationId) -> Result<Freeze> {
+    state
+        .catalog
+        .write(|db| match freezes::get(db, id)? {
+            Some(freeze) if freeze.stage != FreezeStage::Releasing => {
+                state.tenants.shut(id, Shut::Frozen);
+                Ok(freeze)
+            }
+            Some(_) => Err(Error::new(&codes::FREEZE_NOT_FOUND).detail("This organization is being released.")),
+            None => Err(released_meanwhile()),
+        })
+        .await
+}
+
+fn released_meanwhile() -> Error {
+    Error::new(&codes::FREEZE_NOT_FOUND).detail("This organization was released meanwhile.")
 }
 
 /// Whoever asked for it; after a crash nobody asks any more, and it is known whose key it was.

@@ -32,7 +32,7 @@ use crate::crypto::{Algorithm, random, signing};
 use crate::features::audit::{self, Act, By, Target};
 use crate::features::export::format::{AuditHead, Manifest};
 use crate::features::organization::Organization;
-use crate::features::provisioning::{Encryption, impersonal};
+use crate::features::provisioning::{Encryption, enter, impersonal, undo};
 use crate::features::{DeploymentState, signing_key};
 use crate::tenants::MIGRATIONS;
 
@@ -236,7 +236,7 @@ async fn create(
     let taken = match made {
         Ok(taken) => taken,
         Err(error) => {
-            crate::features::provisioning::undo(state, plan.id).await;
+            undo(state, plan.id).await;
             return Err(error);
         }
     };
@@ -244,19 +244,15 @@ async fn create(
     if arriving.is_some() {
         return Ok(Imported { suspended: own.suspended, ..report(plan, verdict, taken, false) });
     }
-    state
-        .catalog
-        .write(|db| {
-            organizations::activate(db, plan.id)?;
-            if own.suspended {
-                organizations::set_state(db, plan.id, State::Suspended)?;
-            }
-            let act = Act::about("organization.imported", plan.id);
-            audit::record(db, &impersonal(by), act.with("from", plan.from.to_string()))
-        })
-        .await?;
-    state.directory.appeared();
-    state.directory.forget(plan.id);
+    enter(state, plan.id, |db| {
+        organizations::activate(db, plan.id)?;
+        if own.suspended {
+            organizations::set_state(db, plan.id, State::Suspended)?;
+        }
+        let act = Act::about("organization.imported", plan.id);
+        audit::record(db, &impersonal(by), act.with("from", plan.from.to_string())).map(drop)
+    })
+    .await?;
     Ok(report(plan, verdict, taken, false))
 }
 

@@ -28,7 +28,7 @@ use crate::features::erasure::member::erase_from_copy;
 use crate::features::export;
 use crate::features::import::{self, Destination, Taken};
 use crate::features::organization::{self, Organization};
-use crate::features::provisioning::{impersonal, undo};
+use crate::features::provisioning::{enter, impersonal, undo};
 use crate::features::{DeploymentState, member, signing_key};
 use crate::sqlite::{Private, TenantDb, require_room};
 use crate::tenants::Tenant;
@@ -183,10 +183,23 @@ pub async fn beside(
                 .await
         }
     };
-    let (taken, name) = match made {
-        Ok(made) => made,
+    let entered = match made {
+        Ok(made) => enter(state, id, |db| {
+            organizations::activate(db, id)?;
+            // In the same step: there is no moment at which anybody could sign in.
+            organizations::set_state(db, id, State::Suspended)?;
+            audit::record(db, &impersonal(by), act("organization.copied")).map(drop)
+        })
+        .await
+        .map(|()| made),
         Err(error) => {
             undo(state, id).await;
+            Err(error)
+        }
+    };
+    let (taken, name) = match entered {
+        Ok(made) => made,
+        Err(error) => {
             let failed = Act::failed("organization.copied").on(Target::new("organization", from));
             let failed = failed.with("copy", id.to_string()).with("why", error.code().name);
             if let Err(unsaid) = tenant.write_beyond(|db| audit::record(db, by, failed)).await {
@@ -195,17 +208,6 @@ pub async fn beside(
             return Err(error);
         }
     };
-    state
-        .catalog
-        .write(|db| {
-            organizations::activate(db, id)?;
-            // In the same step: there is no moment at which anybody could sign in.
-            organizations::set_state(db, id, State::Suspended)?;
-            audit::record(db, &impersonal(by), act("organization.copied"))
-        })
-        .await?;
-    state.directory.appeared();
-    state.directory.forget(id);
     Ok(Copied { id, slug, name, taken })
 }
 

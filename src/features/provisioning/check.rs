@@ -1,5 +1,7 @@
 //! `catalog check`: whether the directory, the keyring and the files say the same.
 
+use std::time::Duration;
+
 use serde::Serialize;
 
 use crate::base::{OrganizationId, Result, codes};
@@ -38,25 +40,37 @@ pub async fn check(state: &DeploymentState) -> Result<CatalogCheck> {
             advice: "Stop the server and restore catalog.sqlite from a backup.".into(),
         });
     }
-    let mut entries = Vec::new();
+    let mut ids = Vec::new();
     state
         .catalog
         .scan(|db| {
             organizations::each(db, |entry| {
-                entries.push(entry);
+                ids.push(entry.id);
                 Ok(())
             })
         })
         .await?;
-    for entry in &entries {
-        if let Some((problem, advice)) = look_at(state, entry).await? {
-            problems.push(CheckProblem { organization_id: Some(entry.id), problem, advice: advice.into() });
+    let (mut again, mut disagree) = (Vec::new(), false);
+    for id in &ids {
+        if let Some((problem, _)) = look_at(state, *id).await? {
+            disagree |= problem.starts_with(DISAGREE);
+            again.push(*id);
         }
     }
-    Ok(CatalogCheck { object: "catalog_check", ok: problems.is_empty(), organizations: entries.len() as u64, problems })
+    // Catalog and file are not read in the same moment: it may have been renamed or erased in between.
+    if disagree {
+        tokio::time::sleep(SECOND).await;
+    }
+    for id in again {
+        if let Some((problem, advice)) = look_at(state, id).await? {
+            problems.push(CheckProblem { organization_id: Some(id), problem, advice: advice.into() });
+        }
+    }
+    Ok(CatalogCheck { object: "catalog_check", ok: problems.is_empty(), organizations: ids.len() as u64, problems })
 }
 
-async fn look_at(state: &DeploymentState, entry: &Entry) -> Result<Option<(String, &'static str)>> {
+async fn look_at(state: &DeploymentState, id: OrganizationId) -> Result<Option<(String, &'static str)>> {
+    let Some(entry) = state.catalog.read(|db| organizations::entry(db, id)).await? else { return Ok(None) };
     if entry.state == State::Creating {
         // One that has arrived from another deployment waits for its proof.
         let arrivals = state.catalog.read(|db| transfers::arrivals_of(db, entry.id)).await?;
@@ -80,7 +94,7 @@ async fn look_at(state: &DeploymentState, entry: &Entry) -> Result<Option<(Strin
         Err(error) => return Err(error),
     };
     let found = match state.tenants.open(&route).await {
-        Ok(tenant) => look_inside(state, entry, &tenant).await,
+        Ok(tenant) => look_inside(state, &entry, &tenant).await,
         // It is served elsewhere, and what stays here is nobody's.
         Err(error) if error.is(&codes::ORGANIZATION_MOVED) => return Ok(None),
         Err(error) if error.is(&codes::ORGANIZATION_QUARANTINED) => {
@@ -96,6 +110,9 @@ async fn look_at(state: &DeploymentState, entry: &Entry) -> Result<Option<(Strin
     }))
 }
 
+/// How long whoever changes catalog and file has for the second of them.
+const SECOND: Duration = Duration::from_secs(1);
+const DISAGREE: &str = "the catalog and the file disagree about:";
 const RESTORE: &str = "`bulkhead org recover ORG` puts back what the backup has.";
 
 async fn look_inside(
@@ -126,7 +143,7 @@ async fn look_inside(
     let names: Vec<&str> = differs.iter().filter(|(_, differs)| *differs).map(|&(name, _)| name).collect();
     Ok((!names.is_empty()).then(|| {
         (
-            format!("the catalog and the file disagree about: {}", names.join(", ")),
+            format!("{DISAGREE} {}", names.join(", ")),
             "Set the wanted value again with PATCH /v1/organizations/{org} or the CLI: both are written.",
         )
     }))

@@ -2,45 +2,33 @@
 //!
 //! It keeps the two in step. Making one is a chain of steps each of which can be taken again or undone
 //! (`tenants::create` has the order); a change of a name goes to the catalog first, because only the
-//! catalog knows whether it is free, and is put back there if the file cannot follow. Operators' acts
-//! are recorded in the operators' log and in the organization's own.
+//! catalog knows whether it is free, and is put back there if the file cannot follow; of two changes at the
+//! same moment what the catalog says counts (`names`, [`agree`]). Operators' acts are recorded in the
+//! operators' log and in the organization's own.
 
 pub mod check;
+mod creation;
 pub mod http;
+mod names;
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use creation::{NewOrganization, Owner, create, enter, recover, undo};
+pub use names::{add_host, remove_host};
+
 use crate::backup::{Source, ledger};
-use crate::base::{Email, Error, ExternalId, HostName, OrganizationId, Replication, Result, Secret, Slug, codes};
-use crate::catalog::{NewEntry, State, erasures, organizations, transfers};
-use crate::crypto::signing;
-use crate::crypto::{Algorithm, Share, random};
+use crate::base::{Error, ExternalId, OrganizationId, Replication, Result, Slug, codes};
+use crate::catalog::{State, erasures, organizations};
 use crate::fairness::Plan;
+use crate::features::DeploymentState;
 use crate::features::audit::{self, Act, Actor, By, Target};
-use crate::features::member::{self, Member, NewMember, Role};
 use crate::features::organization::{self, Organization, Policy, Quotas};
-use crate::features::password::check_strength;
 use crate::features::session::{self, End};
-use crate::features::{DeploymentState, signing_key};
 use crate::sqlite::{CatalogDb, Read, Write};
 use crate::tenants::Tenant;
-
-/// What a new organization is to be.
-pub struct NewOrganization {
-    pub name: String,
-    /// Proposed from the name when absent.
-    pub slug: Option<Slug>,
-    pub external_id: Option<ExternalId>,
-    pub metadata: BTreeMap<String, String>,
-    pub accent: Option<String>,
-    pub policy: Policy,
-    pub owner: Option<Owner>,
-    /// The keyed hash of the founder's address, when somebody signed up.
-    pub founder: Option<[u8; 32]>,
-    pub encryption: Encryption,
-}
+use names::{agree_on_names, put_back, rename, take_names};
 
 /// What of an organization is ciphertext on the disk and in every copy of its file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
@@ -62,128 +50,6 @@ impl Encryption {
     #[must_use]
     pub const fn of_file(is_encrypted: bool) -> Self {
         if is_encrypted { Self::File } else { Self::Columns }
-    }
-}
-
-/// The first member.
-pub struct Owner {
-    pub email: Email,
-    pub name: Option<String>,
-    pub password: Option<Secret>,
-    /// Whether the mailbox was proven.
-    pub verified: bool,
-}
-
-/// Makes an organization, whole or not at all.
-pub async fn create(state: &DeploymentState, new: NewOrganization, by: &By) -> Result<(Organization, Option<Member>)> {
-    if new.encryption == Encryption::File {
-        state.tenants.require_encryption()?;
-    }
-    let id: OrganizationId = random::id(state.tenant.clock.now());
-    let slug = match &new.slug {
-        // Told before the password is hashed; the claim below makes sure.
-        Some(slug) if !state.directory.is_free(slug.as_str()).await? => return Err(organizations::slug_taken(slug)),
-        Some(slug) => slug.clone(),
-        None => free_slug(state, &new.name).await?,
-    };
-    let now = state.tenant.clock.now();
-    let organization = Organization {
-        id,
-        name: new.name.trim().to_owned(),
-        slug: slug.clone(),
-        external_id: new.external_id.as_ref().map(|external_id| external_id.as_str().to_owned()),
-        hosts: Vec::new(),
-        former_names: Vec::new(),
-        quotas: Quotas::default(),
-        limits: Plan::default(),
-        replication: None,
-        suspended: false,
-        metadata: new.metadata,
-        accent: new.accent.map(|accent| accent.to_ascii_lowercase()),
-        policy: new.policy,
-        created_at: now,
-        updated_at: now,
-    };
-    organization.check()?;
-    let owner = prepare_owner(state, new.owner, &organization.name).await?;
-    let key = signing::generate(Algorithm::ES256)?;
-
-    let entry = NewEntry {
-        id,
-        slug,
-        external_id: new.external_id,
-        schema_version: state.tenants.schema_version(),
-        founder: new.founder.map(|mac| (mac, state.sign_up.max_per_email)),
-    };
-    let claim = state.catalog.write(|db| organizations::claim(db, &entry)).await?;
-    let made = state
-        .tenants
-        .create_as(&claim, new.encryption == Encryption::File, |db, sealer| {
-            organization::insert(db, &organization)?;
-            signing_key::seed(db, sealer, &key)?;
-            let mut act = Act::new("organization.created").on(named(&organization));
-            if new.encryption == Encryption::File {
-                act = act.with("encryption", "file");
-            }
-            audit::record(db, by, act)?;
-            let Some(owner) = owner else { return Ok(None) };
-            let owner = member::create(db, owner)?;
-            let act = Act::new("member.created").on(Target::new("member", owner.id).named(owner.display()));
-            audit::record(db, by, act.with("roles", "owner"))?;
-            Ok(Some(owner))
-        })
-        .await;
-    match made {
-        Ok(owner) => {
-            state
-                .catalog
-                .write(|db| {
-                    organizations::activate(db, id)?;
-                    audit::record(db, &impersonal(by), Act::about("organization.created", id))
-                })
-                .await?;
-            state.directory.appeared();
-            Ok((organization, owner))
-        }
-        Err(error) => {
-            undo(state, id).await;
-            Err(error)
-        }
-    }
-}
-
-/// Completes or throws away what a crash left half done; at start, before the first request.
-pub async fn recover(state: &DeploymentState) -> Result<()> {
-    for id in state.catalog.read(organizations::half_done).await? {
-        // One that another deployment sends is served when that has let go of it, and not before.
-        if !state.catalog.read(|db| transfers::arrivals_of(db, id)).await?.is_empty() {
-            continue;
-        }
-        if state.tenants.is_in_place(id) {
-            state.catalog.write(|db| organizations::activate(db, id)).await?;
-            match_suspension(state, id).await;
-            tracing::info!(organization = %id, "completed an organization that a crash had interrupted");
-        } else {
-            state.tenants.discard(id).await?;
-            state.catalog.write(|db| organizations::abandon(db, id)).await?;
-            tracing::info!(organization = %id, "removed an organization that a crash had interrupted");
-        }
-    }
-    Ok(())
-}
-
-/// One that was brought in may have been suspended where it came from, and is so here.
-async fn match_suspension(state: &DeploymentState, id: OrganizationId) {
-    let suspended = async {
-        let tenant = state.tenants.open(&state.directory.by_id(id).await?).await?;
-        if tenant.read(organization::get).await?.suspended {
-            state.catalog.write(|db| organizations::set_state(db, id, State::Suspended)).await?;
-            state.directory.forget(id);
-        }
-        Ok::<_, Error>(())
-    };
-    if let Err(error) = suspended.await {
-        tracing::warn!(organization = %id, ?error, "whether a completed organization is suspended is not known");
     }
 }
 
@@ -216,7 +82,9 @@ pub async fn change(state: &DeploymentState, tenant: &Tenant, change: Change, by
     // The catalog must not go ahead of a file that cannot follow.
     tenant.require_open()?;
     let id = tenant.id();
-    let before = state.catalog.read(|db| organizations::entry(db, id)).await?.ok_or_else(unknown)?;
+    if state.catalog.read(|db| organizations::entry(db, id)).await?.is_none() {
+        return Err(unknown());
+    }
     let names_change = change.slug.is_some() || change.external_id.is_some();
     if change.replication == Some(Some(Replication::Object)) {
         match &state.backups {
@@ -228,9 +96,7 @@ pub async fn change(state: &DeploymentState, tenant: &Tenant, change: Change, by
     // Everything is checked before the catalog is touched.
     let draft = tenant.read(|db| organization::get(db).map(|row| applied(row, &change))).await?;
     draft.check()?;
-    if names_change {
-        rename(state, id, &draft.slug, draft.external_id.as_deref(), by).await?;
-    }
+    let before = if names_change { Some(rename(state, id, &change, by).await?) } else { None };
     // Before the write, which is acknowledged as the organization's writes will be: what waits for the store has all of
     // it there, and a store that is lost keeps nobody from waiting no more.
     let replicated = change.replication.map(|own| tenant.replicate(own));
@@ -259,9 +125,14 @@ pub async fn change(state: &DeploymentState, tenant: &Tenant, change: Change, by
     if let (Ok(after), true) = (&written, change.limits.is_some()) {
         tenant.limit(&after.limits);
     }
-    if written.is_err() && names_change {
-        rename(state, id, &before.slug, before.external_id.as_deref(), by).await?;
-    }
+    let written = match (written, before) {
+        (Err(error), Some(before)) => {
+            put_back(state, &before, &change, by).await?;
+            Err(error)
+        }
+        (Ok(_), Some(_)) => agree_on_names(state, tenant, by).await,
+        (written, None) => written,
+    };
     state.directory.forget(id);
     written
 }
@@ -356,132 +227,16 @@ pub async fn mark_in_file(tenant: &Tenant, suspended: bool, reason: Option<&str>
     Ok(())
 }
 
-/// Leads a custom host to the organization.
-pub async fn add_host(state: &DeploymentState, tenant: &Tenant, host: &HostName, by: &By) -> Result<()> {
-    tenant.require_open()?;
-    let (id, address) = (tenant.id(), &state.tenant.address);
-    if host == address.host() || host.label_before(address.host()).is_some() {
-        return Err(Error::new(&codes::HOST_TAKEN).detail("The deployment's own names cannot be custom hosts."));
-    }
-    state.catalog.write(|db| organizations::add_host(db, id, host)).await?;
-    state.directory.appeared();
-    write_hosts(state, tenant, Act::new("organization.host_added").with("host", host.as_str()), by).await
-}
-
-pub async fn remove_host(state: &DeploymentState, tenant: &Tenant, host: &HostName, by: &By) -> Result<()> {
-    tenant.require_open()?;
-    let id = tenant.id();
-    if !state.catalog.write(|db| organizations::remove_host(db, id, host)).await? {
-        return Err(Error::new(&codes::NOT_FOUND).detail("This organization has no such host."));
-    }
-    state.directory.forget(id);
-    write_hosts(state, tenant, Act::new("organization.host_removed").with("host", host.as_str()), by).await
-}
-
-/// Copies the catalog's list of hosts into the file, from which the catalog could be rebuilt.
-async fn write_hosts(state: &DeploymentState, tenant: &Tenant, act: Act, by: &By) -> Result<()> {
-    let id = tenant.id();
-    let act = act.on(Target::new("organization", id));
-    let hosts = state
-        .catalog
-        .write(|db| {
-            audit::record(db, &impersonal(by), act.clone())?;
-            organizations::hosts(db, id)
-        })
-        .await?;
-    // The catalog has it already: the file must not stay behind.
-    tenant
-        .write_beyond(|db| {
-            let mut organization = organization::get(db)?;
-            if organization.hosts != hosts {
-                organization.hosts = hosts;
-                organization::update(db, &organization)?;
-                audit::record(db, by, act)?;
-            }
-            Ok(())
-        })
-        .await?;
-    organization::changed(tenant);
-    Ok(())
-}
-
-async fn rename(
-    state: &DeploymentState,
-    id: OrganizationId,
-    slug: &Slug,
-    external_id: Option<&str>,
-    by: &By,
-) -> Result<()> {
-    let external_id = external_id.and_then(ExternalId::parse);
-    state
-        .catalog
-        .write(|db| {
-            organizations::rename(db, id, slug, external_id.as_ref())?;
-            let act = Act::about("organization.renamed", id);
-            audit::record(db, &impersonal(by), act.with("slug", slug.as_str()))
-        })
-        .await?;
-    state.directory.forget(id);
-    Ok(())
-}
-
-/// The password is checked and hashed before anything is reserved.
-async fn prepare_owner(state: &DeploymentState, owner: Option<Owner>, organization: &str) -> Result<Option<NewMember>> {
-    let Some(owner) = owner else { return Ok(None) };
-    let password_hash = match owner.password {
-        Some(password) => {
-            check_strength("password", &password, &owner.email, owner.name.as_deref(), organization)?;
-            Some(state.tenant.hasher.hash(Share::of_nobody(), password).await?)
-        }
-        None => None,
-    };
-    Ok(Some(NewMember {
-        email: owner.email,
-        name: owner.name.filter(|name| !name.trim().is_empty()),
-        username: None,
-        phone: None,
-        title: None,
-        roles: vec![Role::Owner],
-        password_hash,
-        email_verified: owner.verified,
-    }))
-}
-
-pub async fn undo(state: &DeploymentState, id: OrganizationId) {
-    let discarded = state.tenants.discard(id).await;
-    let abandoned = state.catalog.write(|db| organizations::abandon(db, id)).await;
-    if let Err(error) = discarded.and(abandoned) {
-        tracing::warn!(organization = %id, ?error, "a failed creation will be cleared up at the next start");
-    }
-}
-
-/// A slug made from the name, with a number behind it if the plain one is taken.
-async fn free_slug(state: &DeploymentState, name: &str) -> Result<Slug> {
-    let proposed = Slug::propose(name).or_else(|| Slug::parse(&format!("org-{}", random::digits(6))));
-    let proposed = proposed.ok_or_else(|| Error::internal("no slug could be proposed"))?;
-    for attempt in 1..50 {
-        let candidate =
-            if attempt == 1 { Some(proposed.clone()) } else { Slug::parse(&format!("{proposed}-{attempt}")) };
-        if let Some(candidate) = candidate
-            && state.directory.is_free(candidate.as_str()).await?
-        {
-            return Ok(candidate);
-        }
-    }
-    Err(Error::new(&codes::SLUG_TAKEN).field("slug", "taken", "Choose a slug; those made from the name are taken."))
-}
-
 fn applied(mut organization: Organization, change: &Change) -> Organization {
     if let Some(name) = &change.name {
         name.trim().clone_into(&mut organization.name);
     }
-    let before = [Some(organization.slug.to_string()), organization.external_id.clone()];
-    if let Some(slug) = &change.slug {
-        organization.slug = slug.clone();
-    }
-    if let Some(external_id) = &change.external_id {
-        organization.external_id = external_id.as_ref().map(|external_id| external_id.as_str().to_owned());
-    }
+    let slug = change.slug.clone().unwrap_or_else(|| organization.slug.clone());
+    let external_id = match &change.external_id {
+        Some(external_id) => external_id.as_ref().map(|external_id| external_id.as_str().to_owned()),
+        None => organization.external_id.clone(),
+    };
+    take_names(&mut organization, slug, external_id);
     if let Some(metadata) = &change.metadata {
         organization.metadata.clone_from(metadata);
     }
@@ -499,13 +254,6 @@ fn applied(mut organization: Organization, change: &Change) -> Organization {
     }
     if let Some(replication) = change.replication {
         organization.replication = replication;
-    }
-    let gone = |name: &String| *name != *organization.slug.as_str() && organization.external_id.as_ref() != Some(name);
-    let gone: Vec<String> = before.into_iter().flatten().filter(gone).collect();
-    for name in gone {
-        if !organization.former_names.contains(&name) {
-            organization.former_names.push(name);
-        }
     }
     organization
 }

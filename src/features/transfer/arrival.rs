@@ -187,6 +187,9 @@ pub async fn activate(state: &DeploymentState, id: TransferId, proof: &str, by: 
             let act = Act::about("organization.activated", organization).on(Target::new("transfer", id));
             held.write(|db| audit::record(db, by, act.with("from", transfer.peer.clone())))?;
         }
+        // Whoever has opened it before this has found its last word, and remembers that. Once the catalog leads to it,
+        // there may be another reason why it is shut.
+        state.tenants.reopen(organization);
     }
     let operator = impersonal(by);
     let is_new = state
@@ -205,10 +208,6 @@ pub async fn activate(state: &DeploymentState, id: TransferId, proof: &str, by: 
             Ok(true)
         })
         .await?;
-    if is_new {
-        // Whoever has opened it before this has found its last word, and remembers that.
-        state.tenants.reopen(organization);
-    }
     state.directory.appeared();
     state.directory.forget(organization);
     let transfer = require(state, id).await?;
@@ -265,7 +264,7 @@ pub async fn cancel(state: &DeploymentState, id: TransferId, give_up: bool, by: 
 
 /// The file may know more than the catalog: a proof that was shown has won.
 async fn refuse_served(state: &DeploymentState, id: OrganizationId) -> Result<()> {
-    if let Look::Seen(seen) = state.tenants.look(id, Depth::Names).await?
+    if let Look::Seen(seen) = state.tenants.look_at_rest(id, Depth::Names).await?
         && seen.names.newest_event.as_deref() != Some(ARRIVING)
     {
         return Err(Error::new(&codes::TRANSFER_STATE).detail(SERVED));

@@ -179,21 +179,12 @@ pub async fn leave(state: &DeploymentState, id: OrganizationId, to: &Recipient<'
             transfers::set_recipient(db, transfer.id, recipient, to.waiver_sha256)
         })
         .await?;
-    if state.tenants.why_shut(id).is_none() {
-        state.tenants.shut(id, Shut::Leaving);
-    }
+    shut(state, &transfer).await?;
     {
         // Who is in the middle of a write has ended it when the file can be held.
         let held = state.tenants.hold_still(id).await?;
         // Called off meanwhile: nothing would ever take this event back.
-        let now = find(state, id).await?;
-        if !now.as_ref().is_some_and(|now| now.id == transfer.id && now.stage == TransferStage::Leaving) {
-            let is_over = now.is_none_or(|now| now.stage == TransferStage::Prepared);
-            if is_over && state.tenants.why_shut(id) == Some(Shut::Leaving) {
-                state.tenants.reopen(id);
-            }
-            return Err(Error::new(&codes::TRANSFER_STATE));
-        }
+        require_at(state, &transfer, TransferStage::Leaving).await?;
         let action = held.read(audit::newest_action)?;
         if let Some(shut @ (Shut::Frozen | Shut::Moved { .. })) = last_word(action.as_deref()) {
             // By a catalog from before that. Its last word is not to be talked over.
@@ -202,7 +193,8 @@ pub async fn leave(state: &DeploymentState, id: OrganizationId, to: &Recipient<'
             state.tenants.shut(id, shut.clone());
             return Err(shut.refusal());
         }
-        state.tenants.shut(id, Shut::Leaving);
+        // Whoever has called off another one may have opened it just before it was held.
+        shut(state, &transfer).await?;
         if action.as_deref() != Some(DEPARTING) {
             let act =
                 Act::about(DEPARTING, id).with("transfer", transfer.id.to_string()).with("to", transfer.peer.clone());
@@ -234,6 +226,39 @@ pub async fn leave(state: &DeploymentState, id: OrganizationId, to: &Recipient<'
         return Err(error);
     }
     require(state, id).await
+}
+
+/// Closes the file to writers, and to everybody once it has left, as the catalog says at that moment. It is done in the
+/// catalog's turn to write: whoever takes the departure back has done so before, and it is refused and the file stays
+/// open, or does it afterwards, and opens it again. So no file is left shut by a departure that is over.
+pub async fn shut(state: &DeploymentState, transfer: &Transfer) -> Result<()> {
+    let id = transfer.organization_id;
+    state
+        .catalog
+        .write(|db| {
+            let now = transfers::get(db, transfer.id, DEPARTURE)?.map(|now| now.stage);
+            match (now, state.tenants.why_shut(id)) {
+                (Some(TransferStage::Leaving), None | Some(Shut::Rewriting)) => {
+                    state.tenants.shut(id, Shut::Leaving);
+                }
+                (Some(TransferStage::Leaving), Some(_)) => {}
+                (Some(TransferStage::Gone), _) => {
+                    state.tenants.shut(id, Shut::Moved { to: transfer.peer.clone() });
+                }
+                _ => return Err(Error::new(&codes::TRANSFER_STATE)),
+            }
+            Ok(())
+        })
+        .await
+}
+
+/// Refuses what the departure is not at any more. Whoever holds the file keeps it from being taken back meanwhile.
+async fn require_at(state: &DeploymentState, transfer: &Transfer, stage: TransferStage) -> Result<()> {
+    let now = find(state, transfer.organization_id).await?;
+    if now.is_some_and(|now| now.id == transfer.id && now.stage == stage) {
+        return Ok(());
+    }
+    Err(Error::new(&codes::TRANSFER_STATE))
 }
 
 /// What was made of a departure that still goes on.
@@ -308,7 +333,7 @@ pub async fn complete(
             }
         })
         .await?;
-    state.tenants.shut(id, Shut::Moved { to: gone.peer.clone() });
+    shut(state, &gone).await?;
     note_departed(state, &gone, by).await?;
     state.tenants.let_go(id);
     state.directory.forget(id);
@@ -322,6 +347,8 @@ pub async fn complete(
 async fn note_departed(state: &DeploymentState, gone: &Transfer, by: &By) -> Result<()> {
     let id = gone.organization_id;
     let held = state.tenants.hold_still(id).await?;
+    // Taken back meanwhile: it may be on its way again, which is another one.
+    require_at(state, gone, TransferStage::Gone).await?;
     if held.read(audit::newest_action)?.as_deref() == Some(DEPARTING) {
         let act = Act::about(DEPARTED, id).with("transfer", gone.id.to_string()).with("to", gone.peer.clone());
         let act = act.with("waiver_sha256", gone.waiver_sha256.as_deref().unwrap_or_default());

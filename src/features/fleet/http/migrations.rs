@@ -115,7 +115,8 @@ async fn get_fleet_migrations(
 /// Start to migrate all organizations
 ///
 /// Brings each file that is older to the newest schema, a few at a time, in the background. One that fails is left as
-/// it was and set aside with the reason, and the rest go on. It goes on after a restart. Only for operators.
+/// it was and set aside with the reason, and the rest go on. One that somebody has for themselves, such as while it is
+/// moved, is found as `not_migrated` and not set aside. It goes on after a restart. Only for operators.
 #[utoipa::path(
     post, path = "/v1/fleet/migrations", tag = "Fleet",
     security(("api_key" = ["organizations:write"])),
