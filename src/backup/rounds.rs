@@ -260,7 +260,7 @@ pub(super) async fn put(
     state.is_replaced = false;
     // What was folded unread is in the file that has just arrived, unless that was after it was read.
     if let Some(mark) = mark {
-        mark.clear();
+        tokio::task::block_in_place(|| mark.clear());
     }
     let now = Instant::now();
     for (due, after) in state.levels.iter_mut().zip(inner.schedule.levels) {

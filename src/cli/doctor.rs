@@ -282,7 +282,8 @@ fn tell_owner(config: &Config, owner: Option<replica::Owner>, report: &mut Repor
             let failure = Failure::of_server(&error);
             let detail = failure.problem["detail"].as_str().unwrap_or_default();
             let advice = "Nothing is shipped before it can be read: it holds the right to the store. Look at this \
-                          machine's disk, or put the file back from a copy.";
+                          machine's disk, or put the file back from a copy. Where there is none, remove it and \
+                          run `bulkhead backup adopt`.";
             return report.bad(State::Fail, check, detail, advice);
         }
     };

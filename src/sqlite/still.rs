@@ -1,7 +1,9 @@
 //! A file between two transactions: what a backup reads.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -130,11 +132,17 @@ pub(super) fn unread_mark(path: &Path) -> PathBuf {
     beside(path, "-unread")
 }
 
-/// The last number of a mark. Held by whoever writes one, or looks at one and removes it.
-static MARKS: Mutex<u64> = Mutex::new(0);
+/// The last number of a mark.
+static LAST: AtomicU64 = AtomicU64::new(0);
+/// Held by whoever writes a mark, or looks at one and removes it. Many, by the path, so that whoever waits for a disk that
+/// stalls holds up nobody else.
+static TURNS: [Mutex<()>; 1024] = [const { Mutex::new(()) }; 1024];
 
-fn marks() -> MutexGuard<'static, u64> {
-    MARKS.lock().unwrap_or_else(PoisonError::into_inner)
+fn turn_at(mark: &Path) -> MutexGuard<'static, ()> {
+    let mut hasher = DefaultHasher::new();
+    mark.hash(&mut hasher);
+    let place = usize::try_from(hasher.finish() % TURNS.len() as u64).unwrap_or_default();
+    TURNS[place].lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Sets that mark, so that it is found after a crash. One that is there is set anew: whoever has seen it, and is shipping
@@ -142,9 +150,9 @@ fn marks() -> MutexGuard<'static, u64> {
 pub fn mark_unread(path: &Path) -> Result<()> {
     let mark = unread_mark(path);
     let was_there = {
-        let mut last = marks();
+        let _turn = turn_at(&mark);
         let was_there = mark.exists();
-        match number(&mark, &mut last) {
+        match number(&mark) {
             // A full disk: it is there all the same, and nobody takes it away before it has a number.
             Err(_) if std::fs::metadata(&mark).is_ok_and(|found| found.len() == 0) => {}
             numbered => {
@@ -159,10 +167,10 @@ pub fn mark_unread(path: &Path) -> Result<()> {
 }
 
 /// Gives a mark a number that nobody in this process has seen on any other.
-fn number(mark: &Path, last: &mut u64) -> std::io::Result<u64> {
-    *last = last.wrapping_add(1);
-    std::fs::write(mark, format!("{last:016x}"))?;
-    Ok(*last)
+fn number(mark: &Path) -> std::io::Result<u64> {
+    let number = LAST.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
+    std::fs::write(mark, format!("{number:016x}"))?;
+    Ok(number)
 }
 
 fn number_of(mark: &Path) -> std::io::Result<Option<u64>> {
@@ -181,22 +189,26 @@ pub struct Unread {
 impl Unread {
     fn of(path: &Path) -> Option<Self> {
         let mark = unread_mark(path);
-        let mut last = marks();
+        // As nearly always, and without a turn.
+        if std::fs::symlink_metadata(&mark).is_err_and(|error| error.kind() == ErrorKind::NotFound) {
+            return None;
+        }
+        let _turn = turn_at(&mark);
         let number = match number_of(&mark) {
             Err(error) if error.kind() == ErrorKind::NotFound => return None,
             // One of an earlier program, or of a disk that was full.
-            Ok(None) => number(&mark, &mut last).ok(),
+            Ok(None) => number(&mark).ok(),
             found => found.ok().flatten(),
         };
         // Of an earlier process, maybe: the next one is another all the same.
-        *last = number.map_or(*last, |number| number.max(*last));
+        LAST.fetch_max(number.unwrap_or_default(), Ordering::SeqCst);
         Some(Self { mark, number })
     }
 
     /// Takes it away, once what was folded before it was found has been read. One that was set again since stays: of
-    /// what was folded between the two nobody has read anything.
+    /// what was folded between the two nobody has read anything. Blocking.
     pub fn clear(self) {
-        let _last = marks();
+        let _turn = turn_at(&self.mark);
         if self.number.is_some() && number_of(&self.mark).is_ok_and(|number| number == self.number) {
             let _ = std::fs::remove_file(&self.mark);
         }
@@ -244,7 +256,7 @@ mod tests {
     fn the_mark_of_another_process_is_told_from_all_that_follow() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("db.sqlite");
-        let ahead = *marks() + 1000;
+        let ahead = LAST.load(Ordering::SeqCst) + 1000;
         for text in [format!("{ahead:016x}"), String::new(), "torn".to_owned()] {
             std::fs::write(unread_mark(&path), &text).unwrap();
             let seen = Unread::of(&path).unwrap();

@@ -56,9 +56,12 @@ impl Tenants {
             let changed = make_shard(&self.0.root, &place)?;
             fs::rename(&workshop, &place).map_err(|error| failed("cannot place", &place, error))?;
             // All of them after the rename: a file system with a journal then writes it once.
-            changed.into_iter().try_for_each(sync_directory)?;
-            self.wrote(id)?;
-            Ok(value)
+            let settled = changed.into_iter().try_for_each(sync_directory).and_then(|()| self.wrote(id));
+            if settled.is_err() {
+                // It is this creation's own, which nobody else can know.
+                let _ = fs::remove_dir_all(&place);
+            }
+            settled.map(|()| value)
         })
     }
 

@@ -201,6 +201,32 @@ async fn what_was_erased_is_neither_kept_as_an_export_nor_brought_back() {
     assert_clean(&world, &["again"]).await;
 }
 
+/// A catalog from before an organization was made does not know it, and its file is all that there is of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_the_catalog_does_not_know_is_not_lost_to_an_import_of_the_same() {
+    let mut world = World::new().await;
+    let id = world.organization("acme").await;
+    let archive = archive_of(&world, "acme", &sealed()).await;
+    world.member("acme", "since@acme.test").await;
+    let file = crate::organizations::file_of(&world, &id);
+    let before = world
+        .while_stopped(|data| {
+            let catalog = rusqlite::Connection::open(data.join("catalog.sqlite")).unwrap();
+            let forget = format!("PRAGMA foreign_keys = ON; DELETE FROM organization WHERE id = '{id}'");
+            catalog.execute_batch(&forget).unwrap();
+            fs::read(&file).unwrap()
+        })
+        .await;
+    for query in ["?slug=again", "?slug=again&dry_run=true", ""] {
+        let refused = import(&world, &archive, query, Some(PASSPHRASE)).await;
+        let refused = refused.expect_problem(409, "organization_exists");
+        assert!(refused.mentions("catalog rebuild"), "{refused:?}");
+        assert!(fs::read(&file).unwrap() == before, "the file is another one");
+    }
+    let organization = id.parse().unwrap();
+    assert!(world.app().state().tenants.has_key(organization).await.unwrap(), "and can be read by nobody any more");
+}
+
 /// A pipe does not say beforehand how much will come out of it.
 #[test]
 fn an_archive_out_of_a_pipe_is_imported() {

@@ -208,6 +208,9 @@ fn swap(held: &Held, copy: &Path, as_of: Timestamp) -> Result<Option<PathBuf>> {
     let directory = held.directory();
     let failed = |path: &Path, error| Error::internal(format!("cannot replace {}", path.display())).source(error);
     fs::create_dir_all(&directory).map_err(|error| failed(&directory, error))?;
+    // First, so that whoever ships reads all of the new file also where this process ends in the middle: it has no WAL.
+    // And where there is no room even for that, nothing was moved.
+    mark_unread(&held.file())?;
     let aside = directory.join(format!("broken-{}", as_of.millis()));
     let mut kept = None;
     for suffix in ["", "-wal", "-shm"] {
@@ -219,8 +222,6 @@ fn swap(held: &Held, copy: &Path, as_of: Timestamp) -> Result<Option<PathBuf>> {
             kept = Some(aside.clone());
         }
     }
-    // First, so that whoever ships reads all of the new file also where this process ends here: it has no WAL.
-    mark_unread(&held.file())?;
     fs::rename(copy, held.file()).map_err(|error| failed(&held.file(), error))?;
     sync_directory(&directory)?;
     Ok(kept)

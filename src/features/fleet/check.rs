@@ -1,6 +1,7 @@
 //! `fleet check`: each organization's file and what the catalog says of it, then what stands in `orgs/` that nobody
 //! knows of.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Looks at one organization. Nothing is found of one that is not there any more: its row goes first, then its key and
 /// its file.
 pub async fn organization(state: &DeploymentState, id: OrganizationId, full: bool) -> Result<Looked> {
-    let looked = twice(|| look(state, id, full)).await;
+    let looked = look(state, id, full).await;
     let is_well = matches!(&looked, Ok(looked) if looked.found.is_empty());
     if !is_well && state.catalog.read(|db| organizations::entry(db, id)).await?.is_none() {
         return Ok(Looked::default());
@@ -38,15 +39,25 @@ pub async fn organization(state: &DeploymentState, id: OrganizationId, full: boo
     looked
 }
 
-/// What is found is looked for once more. Catalog and file are not read in the same moment, so it may have been renamed
-/// in between; and it may have been recovered while it was looked at.
-async fn twice<L: Future<Output = Result<Looked>>>(look: impl Fn() -> L) -> Result<Looked> {
-    match look().await {
-        Ok(first) if first.found.is_empty() => return Ok(first),
-        Ok(first) if first.found.iter().any(|found| found.code == DISAGREEMENT) => tokio::time::sleep(SECOND).await,
-        _ => {}
+/// What is found of these is looked for once more, and is found if it is there then. Catalog and file are not read in the
+/// same moment, so one may have been renamed in between; and one may have been recovered while others were looked at.
+pub async fn twice<L>(
+    ids: Vec<OrganizationId>,
+    look: impl Fn(Vec<OrganizationId>) -> L,
+) -> Result<BTreeMap<OrganizationId, Looked>>
+where
+    L: Future<Output = Result<BTreeMap<OrganizationId, Looked>>>,
+{
+    let mut all = look(ids).await?;
+    let found = || all.iter().filter(|(_, looked)| !looked.found.is_empty());
+    if found().any(|(_, looked)| looked.found.iter().any(|found| found.code == DISAGREEMENT)) {
+        tokio::time::sleep(SECOND).await;
     }
-    look().await
+    let again: Vec<OrganizationId> = found().map(|(id, _)| *id).collect();
+    if !again.is_empty() {
+        all.extend(look(again).await?);
+    }
+    Ok(all)
 }
 
 async fn look(state: &DeploymentState, id: OrganizationId, full: bool) -> Result<Looked> {
@@ -207,6 +218,7 @@ fn stray(state: &DeploymentState, standing: &Standing) -> Result<Found> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
@@ -218,23 +230,30 @@ mod tests {
 
     #[tokio::test]
     async fn only_what_is_found_twice_is_found() {
+        let ids = [1, 2].map(OrganizationId::from_bits);
         for code in [DISAGREEMENT, "damaged"] {
-            let looks = AtomicUsize::new(0);
-            let passing = || {
-                let is_first = looks.fetch_add(1, Ordering::SeqCst) == 0;
-                std::future::ready(Ok(if is_first { with(code) } else { Looked::default() }))
+            // Of the first it passes, and of the second it does not.
+            let looks = Mutex::new(Vec::new());
+            let look = |asked: Vec<OrganizationId>| {
+                let mut looks = looks.lock().unwrap();
+                let is_found = |id: &OrganizationId| *id == ids[1] || looks.is_empty();
+                let told = asked.iter().map(|id| (*id, if is_found(id) { with(code) } else { Looked::default() }));
+                let told: BTreeMap<_, _> = told.collect();
+                looks.push(asked);
+                std::future::ready(Ok(told))
             };
-            assert!(twice(passing).await.unwrap().found.is_empty(), "{code} is found although it has passed");
-            assert_eq!(looks.load(Ordering::SeqCst), 2);
-            assert_eq!(twice(|| std::future::ready(Ok(with(code)))).await.unwrap().found, with(code).found);
+            let found = twice(ids.to_vec(), look).await.unwrap();
+            assert!(found[&ids[0]].found.is_empty(), "{code} is found although it has passed");
+            assert_eq!(found[&ids[1]].found, with(code).found);
+            assert_eq!(looks.into_inner().unwrap(), [ids.to_vec(), ids.to_vec()]);
         }
         // Where nothing is found, nobody looks twice.
         let looks = AtomicUsize::new(0);
-        let well = || {
+        let well = |asked: Vec<OrganizationId>| {
             looks.fetch_add(1, Ordering::SeqCst);
-            std::future::ready(Ok(Looked::default()))
+            std::future::ready(Ok(asked.into_iter().map(|id| (id, Looked::default())).collect()))
         };
-        twice(well).await.unwrap();
+        assert_eq!(twice(ids.to_vec(), well).await.unwrap().len(), 2);
         assert_eq!(looks.load(Ordering::SeqCst), 1);
     }
 }

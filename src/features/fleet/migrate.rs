@@ -27,6 +27,8 @@ const WORKERS: usize = 2;
 /// Organizations that are begun before the first of them has ended: what waits for one of the workers keeps them at
 /// work while the place is noted.
 const AHEAD: usize = 8 * WORKERS;
+/// After how long a migration that failed is tried once more before it counts.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// What a migration is to do.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,16 +72,18 @@ pub(super) async fn migrate_all(
                 place = next.back().map_or(place, OrganizationId::to_string);
             }
             let Some(id) = next.pop_front() else { break };
-            begun.push_back(tokio::spawn(sweep.clone().migrate(id)));
+            let sweep = sweep.clone();
+            begun.push_back(tokio::spawn(async move { (sweep.migrate(id).await, Instant::now()) }));
         }
         // In the order in which they were begun: whatever is before a noted place has ended.
         let Some(first) = begun.pop_front() else { break };
         let failed_to_end = |error| Error::internal("a migration did not end").source(error);
-        let (id, mut migrated) = first.await.map_err(failed_to_end)?;
+        let ((id, mut migrated), tried_at) = first.await.map_err(failed_to_end)?;
         if has_failed(&migrated) {
             // It may have waited long for its turn to be noted, and have been recovered or erased since.
             migrated = match state.catalog.read(|db| organizations::entry(db, id)).await? {
-                Some(_) => sweep.clone().migrate(id).await.1,
+                Some(_) if tried_at.elapsed() > AGAIN => sweep.clone().migrate(id).await.1,
+                Some(_) => migrated,
                 None => Ok(()),
             };
         }

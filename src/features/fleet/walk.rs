@@ -1,5 +1,6 @@
 //! Walking all organizations: a few at a time, in order of their ids, with its place written down after each batch.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -126,30 +127,8 @@ async fn look_at_batch(
     place: &str,
 ) -> Result<()> {
     let done = i64::try_from(batch.len()).unwrap_or(0);
-    let hands = Arc::new(Semaphore::new(WORKERS));
-    let mut looks = JoinSet::new();
-    for entry in batch {
-        let (state, hands) = (state.clone(), Arc::clone(&hands));
-        looks.spawn(async move {
-            let _hand = hands.acquire_owned().await;
-            let began = Instant::now();
-            let looked = check::organization(&state, entry.id, options.full).await;
-            let rest = (began.elapsed() / REST).min(Duration::from_millis(250));
-            tokio::time::sleep(rest).await;
-            (entry.id, looked)
-        });
-    }
-    let mut all = Vec::new();
-    while let Some(ended) = looks.join_next().await {
-        let (id, looked) = ended.map_err(|error| Error::internal("a look at a file did not end").source(error))?;
-        all.push((id, looked.unwrap_or_else(|error| not_looked_at(id, &error))));
-    }
-    all.sort_by_key(|(id, _)| *id);
-    for (id, looked) in all.iter_mut().filter(|(_, looked)| options.quarantine && looked.unusable.is_some()) {
-        // Minutes may have gone since, and it may have been recovered: it is not set aside for what was.
-        *looked =
-            check::organization(state, *id, options.full).await.unwrap_or_else(|error| not_looked_at(*id, &error));
-    }
+    let ids = batch.into_iter().map(|entry| entry.id).collect();
+    let all = check::twice(ids, |ids| look_at_each(state, ids, options.full)).await?;
     state
         .catalog
         .write(|db| {
@@ -176,6 +155,33 @@ async fn look_at_batch(
         }
     }
     Ok(())
+}
+
+/// A few at a time.
+async fn look_at_each(
+    state: &DeploymentState,
+    ids: Vec<OrganizationId>,
+    full: bool,
+) -> Result<BTreeMap<OrganizationId, check::Looked>> {
+    let hands = Arc::new(Semaphore::new(WORKERS));
+    let mut looks = JoinSet::new();
+    for id in ids {
+        let (state, hands) = (state.clone(), Arc::clone(&hands));
+        looks.spawn(async move {
+            let _hand = hands.acquire_owned().await;
+            let began = Instant::now();
+            let looked = check::organization(&state, id, full).await;
+            let rest = (began.elapsed() / REST).min(Duration::from_millis(250));
+            tokio::time::sleep(rest).await;
+            (id, looked)
+        });
+    }
+    let mut all = BTreeMap::new();
+    while let Some(ended) = looks.join_next().await {
+        let (id, looked) = ended.map_err(|error| Error::internal("a look at a file did not end").source(error))?;
+        all.insert(id, looked.unwrap_or_else(|error| not_looked_at(id, &error)));
+    }
+    Ok(all)
 }
 
 /// What could not be looked at is said of that organization, and the walk goes on.

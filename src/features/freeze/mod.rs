@@ -247,7 +247,7 @@ async fn complete(state: &DeploymentState, freeze: &Freeze, by: &By) -> Result<F
     if freeze.stage == FreezeStage::Frozen {
         return Ok(freeze);
     }
-    let txid = {
+    let (txid, since) = {
         let held = state.tenants.hold_still(id).await?;
         // Released meanwhile: nothing would ever take this event back. Or somebody else has completed it.
         let freeze = shut(state, id).await?;
@@ -267,7 +267,7 @@ async fn complete(state: &DeploymentState, freeze: &Freeze, by: &By) -> Result<F
             held.write(|db| audit::record(db, &author(&freeze, by), act))?;
         }
         drop(held);
-        shipped(state, id).await
+        (shipped(state, id).await, freeze.since)
     };
     let signer = signer(state).await?;
     // Held until it is written down: what is certified is what the file is.
@@ -277,8 +277,8 @@ async fn complete(state: &DeploymentState, freeze: &Freeze, by: &By) -> Result<F
         return Ok(freeze);
     }
     let (file, head, action) = (held.digest()?, held.read(audit::head)?, held.read(audit::newest_action)?);
-    // Released, and about to be frozen once more by somebody else.
-    if action.as_deref() != Some(FROZEN) {
+    // Released, and frozen once more by somebody else, or about to be.
+    if action.as_deref() != Some(FROZEN) || freeze.since != since {
         return Err(released_meanwhile());
     }
     let issuer = state.tenant.address.origin();
@@ -383,14 +383,15 @@ async fn forget(
         .catalog
         .write(|db| {
             freezes::end_release(db, id)?;
-            audit::record(db, &operator, act).map(drop)
+            audit::record(db, &operator, act)?;
+            // In the catalog's turn, so that whoever freezes it anew closes it after this. It may have left, by its own
+            // log or since. Where this is not committed, its own log has taken the freeze back all the same.
+            if matches!(state.tenants.why_shut(id), None | Some(Shut::Frozen)) {
+                state.tenants.reopen(id);
+            }
+            Ok(())
         })
-        .await?;
-    // It may have left, by its own log or since.
-    if matches!(state.tenants.why_shut(id), None | Some(Shut::Frozen)) {
-        state.tenants.reopen(id);
-    }
-    Ok(())
+        .await
 }
 
 /// What the file is now, beside what the certificate says.

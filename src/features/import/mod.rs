@@ -158,6 +158,12 @@ async fn refuse_taken(state: &DeploymentState, entry: &NewEntry) -> Result<()> {
     if state.catalog.read(|db| organizations::entry(db, entry.id)).await?.is_some() {
         return Err(Error::new(&codes::ORGANIZATION_EXISTS));
     }
+    // A catalog from before it knows nothing of it. Whoever brings it in anew is not to lose what is there.
+    if state.tenants.has_directory(entry.id) {
+        let detail =
+            "The catalog does not know it, but its directory is here: `bulkhead catalog rebuild` takes it in again.";
+        return Err(Error::new(&codes::ORGANIZATION_EXISTS).detail(detail));
+    }
     if state.catalog.read(|db| crate::catalog::erasures::is_gone(db, entry.id)).await? {
         return Err(Error::new(&codes::ORGANIZATION_ERASED));
     }

@@ -143,7 +143,9 @@ pub async fn enter(
             // A commit that was not seen to end may have got there all the same.
             Ok(Some(entry)) if entry.state != State::Creating => Ok(()),
             _ => {
-                undo(state, id).await;
+                if let Err(error) = remove(state, id).await {
+                    tracing::warn!(organization = %id, ?error, "what could not be entered is left to the next start");
+                }
                 Err(error)
             }
         },
@@ -211,10 +213,14 @@ async fn prepare_owner(state: &DeploymentState, owner: Option<Owner>, organizati
     }))
 }
 
-/// Removes what was being made. Where that fails, the next start does it.
+/// Removes what was being made and has not come into its place. Where that fails, the next start does it.
 pub async fn undo(state: &DeploymentState, id: OrganizationId) {
+    // Whatever stands there is not this creation's, which takes it away itself.
+    if state.tenants.has_directory(id) {
+        return tracing::warn!(organization = %id, "what is in the place of a failed creation is left to the next start");
+    }
     if let Err(error) = remove(state, id).await {
-        tracing::warn!(organization = %id, ?error, "a failed creation will be cleared up at the next start");
+        tracing::warn!(organization = %id, ?error, "what a failed creation has left is left to the next start");
     }
 }
 

@@ -128,6 +128,10 @@ pub async fn change(state: &DeploymentState, tenant: &Tenant, change: Change, by
     let written = match (written, before) {
         (Err(error), Some(before)) => {
             put_back(state, &before, &change, by).await?;
+            // Somebody else may have brought them to the file meanwhile.
+            if let Err(error) = agree_on_names(state, tenant, by).await {
+                tracing::warn!(organization = %id, ?error, "whether the file has the names of the catalog is not known");
+            }
             Err(error)
         }
         (Ok(_), Some(_)) => agree_on_names(state, tenant, by).await,

@@ -143,6 +143,7 @@ pub async fn leave(state: &DeploymentState, id: OrganizationId, to: &Recipient<'
     }
     let transfer = require(state, id).await?;
     if transfer.stage == TransferStage::Gone {
+        shut(state, &transfer).await?;
         note_departed(state, &transfer, by).await?;
         return Ok(transfer);
     }
