@@ -97,10 +97,7 @@ impl App {
                 "a litestream beside this server is to look after its files: history, diff and restore read what it has \
                  shipped to backup.url; recover, migration rollback and moves are refused"
             );
-            // One that cannot be read says nothing false: it is not believed when the server ships again.
-            if let Err(error) = tokio::task::block_in_place(|| crate::backup::leave(&directory)) {
-                tracing::warn!(?error, "that another program looks after the backup could not be noted");
-            }
+            tokio::task::block_in_place(|| crate::backup::leave(&directory))?;
         }
         fleet::resume(&state).await?;
         jobs::erasure::start(state.clone());

@@ -219,6 +219,12 @@ impl Tenants {
     pub fn has_directory(&self, id: OrganizationId) -> bool {
         path::directory(&self.root_of(id), id).exists()
     }
+
+    /// The same on any volume, whatever the catalog says. One that cannot be looked at is there. Blocking.
+    #[must_use]
+    pub fn is_anywhere(&self, id: OrganizationId) -> bool {
+        self.roots().iter().any(|root| path::directory(root, id).try_exists().unwrap_or(true))
+    }
 }
 
 /// What is to be thought of a file.

@@ -227,6 +227,27 @@ async fn a_file_that_the_catalog_does_not_know_is_not_lost_to_an_import_of_the_s
     assert!(world.app().state().tenants.has_key(organization).await.unwrap(), "and can be read by nobody any more");
 }
 
+/// A crash came while one that could not be entered was being taken away again.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_left_of_one_that_was_taken_away_keeps_nobody_from_bringing_it_in() {
+    let mut world = World::new().await;
+    let id = world.organization("acme").await;
+    let archive = archive_of(&world, "acme", &sealed()).await;
+    let directory = crate::organizations::file_of(&world, &id).parent().unwrap().to_owned();
+    world
+        .while_stopped(|data| {
+            let catalog = rusqlite::Connection::open(data.join("catalog.sqlite")).unwrap();
+            catalog.execute("UPDATE organization SET state = 'creating'", []).unwrap();
+            fs::remove_file(directory.join("db.sqlite")).unwrap();
+            fs::write(directory.join("db.sqlite-unread"), "left").unwrap();
+        })
+        .await;
+    assert!(!directory.exists());
+    world.operator().get("/v1/organizations/acme").await.expect_problem(404, "organization_not_found");
+    import(&world, &archive, "", Some(PASSPHRASE)).await.expect(201);
+    world.signed_in("acme", "owner@acme.test").await;
+}
+
 /// A pipe does not say beforehand how much will come out of it.
 #[test]
 fn an_archive_out_of_a_pipe_is_imported() {

@@ -186,6 +186,25 @@ async fn what_cannot_be_moved_stays_and_a_missing_volume_is_missed_by_its_own_al
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_import_does_not_take_the_key_from_a_file_that_the_catalog_does_not_know() {
+    let (mut world, _volume) = world().await;
+    let id: OrganizationId = world.organization("acme").await.parse().unwrap();
+    let archive = crate::export::archive_of(&world, "acme", &crate::import::sealed()).await;
+    moved(&world, "fast").await;
+    // A catalog from before it: not even where it stands is known.
+    world
+        .while_stopped(|data| {
+            let catalog = Connection::open(data.join("catalog.sqlite")).unwrap();
+            let forget = format!("PRAGMA foreign_keys = ON; DELETE FROM organization WHERE id = '{id}'");
+            catalog.execute_batch(&forget).unwrap();
+        })
+        .await;
+    let refused = crate::import::import(&world, &archive, "", Some(crate::import::PASSPHRASE)).await;
+    assert!(refused.expect_problem(409, "organization_exists").mentions("catalog rebuild"));
+    assert!(world.app().state().tenants.has_key(id).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_erasure_does_not_take_the_files_on_a_missing_volume_for_removed() {
     let (world, volume) = world().await;
     let id: OrganizationId = world.organization("acme").await.parse().unwrap();

@@ -32,7 +32,7 @@ use crate::crypto::{Algorithm, random, signing};
 use crate::features::audit::{self, Act, By, Target};
 use crate::features::export::format::{AuditHead, Manifest};
 use crate::features::organization::Organization;
-use crate::features::provisioning::{Encryption, enter, impersonal, undo};
+use crate::features::provisioning::{Encryption, enter, impersonal, not_in_the_catalog, undo};
 use crate::features::{DeploymentState, signing_key};
 use crate::tenants::MIGRATIONS;
 
@@ -158,14 +158,11 @@ async fn refuse_taken(state: &DeploymentState, entry: &NewEntry) -> Result<()> {
     if state.catalog.read(|db| organizations::entry(db, entry.id)).await?.is_some() {
         return Err(Error::new(&codes::ORGANIZATION_EXISTS));
     }
-    // A catalog from before it knows nothing of it. Whoever brings it in anew is not to lose what is there.
-    if state.tenants.has_directory(entry.id) {
-        let detail =
-            "The catalog does not know it, but its directory is here: `bulkhead catalog rebuild` takes it in again.";
-        return Err(Error::new(&codes::ORGANIZATION_EXISTS).detail(detail));
-    }
     if state.catalog.read(|db| crate::catalog::erasures::is_gone(db, entry.id)).await? {
         return Err(Error::new(&codes::ORGANIZATION_ERASED));
+    }
+    if tokio::task::block_in_place(|| state.tenants.is_anywhere(entry.id)) {
+        return Err(not_in_the_catalog());
     }
     match state.directory.is_free(entry.slug.as_str()).await? {
         true => Ok(()),

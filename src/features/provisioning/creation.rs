@@ -156,6 +156,14 @@ pub async fn enter(
     entered
 }
 
+/// Why an organization is not brought in whose directory is here, although the catalog knows nothing of it, which is from
+/// before that: whoever brings it in anew is not to lose what is there.
+pub fn not_in_the_catalog() -> Error {
+    Error::new(&codes::ORGANIZATION_EXISTS).detail(
+        "The catalog does not know it, but its directory is here: `bulkhead catalog rebuild` takes it in again.",
+    )
+}
+
 /// Completes or throws away what a crash left half done; at start, before the first request.
 pub async fn recover(state: &DeploymentState) -> Result<()> {
     for id in state.catalog.read(organizations::half_done).await? {
@@ -168,6 +176,10 @@ pub async fn recover(state: &DeploymentState) -> Result<()> {
             match_suspension(state, id).await;
             tracing::info!(organization = %id, "completed an organization that a crash had interrupted");
         } else {
+            // What is left of one that was being taken away again would keep this id from ever being brought in.
+            if state.tenants.has_directory(id) {
+                state.tenants.hold(id).await?.remove_directory()?;
+            }
             state.tenants.discard(id).await?;
             state.catalog.write(|db| organizations::abandon(db, id)).await?;
             tracing::info!(organization = %id, "removed an organization that a crash had interrupted");
@@ -215,8 +227,8 @@ async fn prepare_owner(state: &DeploymentState, owner: Option<Owner>, organizati
 
 /// Removes what was being made and has not come into its place. Where that fails, the next start does it.
 pub async fn undo(state: &DeploymentState, id: OrganizationId) {
-    // Whatever stands there is not this creation's, which takes it away itself.
-    if state.tenants.has_directory(id) {
+    // Whatever stands there is not this creation's, which takes it away itself, and is of no use without its key.
+    if tokio::task::block_in_place(|| state.tenants.is_anywhere(id)) {
         return tracing::warn!(organization = %id, "what is in the place of a failed creation is left to the next start");
     }
     if let Err(error) = remove(state, id).await {

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub use creation::{NewOrganization, Owner, create, enter, recover, undo};
+pub use creation::{NewOrganization, Owner, create, enter, not_in_the_catalog, recover, undo};
 pub use names::{add_host, remove_host};
 
 use crate::backup::{Source, ledger};

@@ -10,7 +10,7 @@ use crate::crypto::envelope;
 use crate::features::DeploymentState;
 use crate::features::audit::{self, Act, By, Target};
 use crate::features::import::{Arriving, Upload, Wanted, bring_in};
-use crate::features::provisioning::{Encryption, impersonal};
+use crate::features::provisioning::{Encryption, impersonal, not_in_the_catalog};
 use crate::tenants::{ARRIVING, Depth, Look};
 
 const ARRIVAL: Direction = Direction::Arrival;
@@ -51,6 +51,7 @@ pub async fn prepare(state: &DeploymentState, announced: Announced, by: &By) -> 
     if known.is_none() {
         state.tenants.require_room_for(announced.bytes.unwrap_or(0).saturating_mul(3))?;
     }
+    let is_here = known.is_none() && tokio::task::block_in_place(|| state.tenants.is_anywhere(announced.organization));
     let is_plain_so_far = |known: &Transfer| known.stage == TransferStage::Prepared && !known.encrypted;
     let turn = state.arrivals.of(announced.transfer);
     let _turn = if announced.encryption == Encryption::File && known.as_ref().is_none_or(is_plain_so_far) {
@@ -87,6 +88,9 @@ pub async fn prepare(state: &DeploymentState, announced: Announced, by: &By) -> 
                 return Err(Error::new(&codes::TRANSFER_CONFLICT));
             }
             organizations::require_free(db, id, &announced.slug, announced.external_id.as_ref(), &announced.hosts)?;
+            if is_here {
+                return Err(not_in_the_catalog());
+            }
             let made = Transfer {
                 id: announced.transfer,
                 organization_id: id,
