@@ -166,8 +166,9 @@ pub fn leave(data_dir: &Path) -> Result<()> {
     }
 }
 
-/// Whether a data directory has the right of this owner of a location. Blocking.
-pub fn is_ours(data_dir: &Path, location: &str, owner: &Owner) -> Result<bool> {
+/// Whether a data directory has the right of the owner of a location, if it has one. Blocking.
+pub fn is_ours(data_dir: &Path, location: &str, owner: Option<&Owner>) -> Result<bool> {
+    let Some(owner) = owner else { return Ok(false) };
     Ok(Standing::of(data_dir, location)?.rights.get(location) == Some(&owner.right))
 }
 
@@ -182,7 +183,7 @@ pub async fn adopt(
 ) -> Result<Adopted> {
     let before = store.owner().await.map_err(told)?;
     if let Some(owner) = &before
-        && is_ours(data_dir, location, owner)?
+        && is_ours(data_dir, location, Some(owner))?
     {
         return Ok(Adopted { after: owner.clone(), before, was_ours: true });
     }

@@ -275,9 +275,8 @@ async fn check_store(config: &Config, report: &mut Report) {
 
 fn tell_owner(config: &Config, owner: Option<replica::Owner>, report: &mut Report) {
     let (check, url) = ("backup store", &config.backup.url);
-    let is_ours = owner.as_ref().map(|owner| backup::is_ours(&config.server.data_dir, url, owner)).transpose();
-    let is_ours = match is_ours {
-        Ok(is_ours) => is_ours.unwrap_or_default(),
+    let is_ours = match backup::is_ours(&config.server.data_dir, url, owner.as_ref()) {
+        Ok(is_ours) => is_ours,
         Err(error) => {
             let failure = Failure::of_server(&error);
             let detail = failure.problem["detail"].as_str().unwrap_or_default();

@@ -52,8 +52,7 @@ pub(super) async fn adopt(context: &Context, dry_run: bool) -> Outcome {
     let store = copies::store(&config.backup).map_err(|error| Failure::of_server(&error))?;
     let (url, name) = (&config.backup.url, config.server.origin());
     let before = store.owner().await.map_err(|error| Failure::of_server(&backup::told(error)))?;
-    let is_ours = before.as_ref().map(|owner| backup::is_ours(data_dir, url, owner));
-    let is_ours = is_ours.transpose().map_err(of_server)?.unwrap_or_default();
+    let is_ours = backup::is_ours(data_dir, url, before.as_ref()).map_err(of_server)?;
     let found = if dry_run || is_ours {
         Adopted { after: None, was_ours: is_ours, before }
     } else {

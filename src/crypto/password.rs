@@ -386,21 +386,32 @@ mod tests {
     async fn a_full_queue_refuses_at_once() {
         let slow = HashParameters { memory_kib: 32 * 1024, iterations: 4, parallelism: 1 };
         let hasher = PasswordHasher::new(slow, 1, 1).unwrap();
-        let tasks: Vec<_> = (0..8)
-            .map(|_| {
-                let hasher = hasher.clone();
-                tokio::spawn(async move { hasher.hash(NOBODY, secret("plum otter")).await })
-            })
-            .collect();
-        let mut refused = 0;
-        for task in tasks {
-            if let Err(error) = task.await.unwrap() {
-                assert!(error.is(&codes::OVERLOADED));
-                assert_eq!(error.retry(), Some(Duration::from_secs(1)));
-                refused += 1;
+        let refused_of_eight = async || {
+            let tasks: Vec<_> = (0..8)
+                .map(|_| {
+                    let hasher = hasher.clone();
+                    tokio::spawn(async move { hasher.hash(NOBODY, secret("plum otter")).await })
+                })
+                .collect();
+            let mut refused = 0;
+            for task in tasks {
+                if let Err(error) = task.await.unwrap() {
+                    assert!(error.is(&codes::OVERLOADED));
+                    assert_eq!(error.retry(), Some(Duration::from_secs(1)));
+                    refused += 1;
+                }
             }
+            refused
+        };
+        let mut refused = refused_of_eight().await;
+        // This thread may be stopped between two of them for as long as a hash takes.
+        for _ in 0..20 {
+            if (5..8).contains(&refused) {
+                break;
+            }
+            refused = refused_of_eight().await;
         }
-        assert!((1..8).contains(&refused), "{refused} were refused");
+        assert!((5..8).contains(&refused), "{refused} were refused");
         assert!(hasher.hash(NOBODY, secret("plum otter")).await.is_ok(), "the thread did not recover");
     }
 

@@ -10,18 +10,10 @@ use bulkhead::base::OrganizationId;
 use serde_json::{Value, json};
 
 use crate::organizations::file_of;
-use crate::process::{Deployment, patience};
+use crate::process::Deployment;
 use crate::transfer::{Carried, STEPS, Side};
 use crate::wire::PATIENCE;
-use crate::world::World;
-
-async fn until(what: &str, done: impl AsyncFn() -> bool) {
-    let deadline = patience();
-    while !done().await {
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
+use crate::world::{World, until};
 
 async fn backup_of(world: &World, slug: &str) -> Value {
     world.operator().get(&format!("/v1/organizations/{slug}/backup")).await.expect(200).json()

@@ -10,7 +10,7 @@ use bulkhead::base::OrganizationId;
 use serde_json::json;
 
 use crate::process::{Deployment, Operator, patience};
-use crate::world::World;
+use crate::world::{World, until};
 
 fn files(copy: &Path) -> BTreeMap<u8, Vec<String>> {
     let mut found = BTreeMap::new();
@@ -24,14 +24,6 @@ fn files(copy: &Path) -> BTreeMap<u8, Vec<String>> {
         }
     }
     found
-}
-
-async fn until(what: &str, done: impl AsyncFn() -> bool) {
-    let deadline = patience();
-    while !done().await {
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 async fn shipped(world: &World) {

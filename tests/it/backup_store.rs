@@ -2,7 +2,7 @@
 //! after everybody has given up on it is not taken for another server's doing.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bulkhead::backup::{Backups, Databases, Dirty, Ownership, Schedule, Source, Target};
 use bulkhead::base::OrganizationId;
@@ -11,11 +11,11 @@ use rusqlite::Connection;
 use serde_json::json;
 use tokio::task::JoinHandle;
 
-use crate::process::{patience, scribble_over};
+use crate::process::scribble_over;
 use crate::replica::support::Site;
 use crate::unsteady::{Mood, Unsteady};
 use crate::wire::PATIENCE;
-use crate::world::World;
+use crate::world::{World, until};
 
 const URL: &str = "s3://backups/fleet";
 
@@ -103,14 +103,6 @@ impl Room {
         let out = directory.path().join("db.sqlite");
         bulkhead::replica::restore(&self.direct, Target::Latest, &out).await.unwrap();
         Connection::open(out).unwrap().query_row("SELECT name FROM organization", [], |row| row.get(0)).unwrap()
-    }
-}
-
-async fn until(what: &str, done: impl AsyncFn() -> bool) {
-    let deadline = patience();
-    while !done().await {
-        assert!(Instant::now() < deadline, "{what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -63,10 +63,7 @@ async fn a_check_names_what_is_wrong_with_each_and_nothing_else() {
                 "PRAGMA foreign_keys = OFF; INSERT INTO session (id, member_id, token_hash, amr, auth_time, created_at,
                    last_seen_at, idle_expires_at, expires_at) VALUES ('s', 'nobody', x'00', '', 0, 0, 0, 0, 0)",
             );
-            sql(
-                &data.join("catalog.sqlite"),
-                &format!("PRAGMA foreign_keys = ON; DELETE FROM organization WHERE id = '{unknown}'"),
-            );
+            crate::organizations::forget_in_catalog(data, unknown);
             sql(&data.join("keyring.sqlite"), &format!("DELETE FROM data_key WHERE name = '{keyless}'"));
             // An index that says other than its table: only a full check compares what is in the two.
             let define = |columns: &str| {

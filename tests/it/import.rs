@@ -211,9 +211,7 @@ async fn a_file_that_the_catalog_does_not_know_is_not_lost_to_an_import_of_the_s
     let file = crate::organizations::file_of(&world, &id);
     let before = world
         .while_stopped(|data| {
-            let catalog = rusqlite::Connection::open(data.join("catalog.sqlite")).unwrap();
-            let forget = format!("PRAGMA foreign_keys = ON; DELETE FROM organization WHERE id = '{id}'");
-            catalog.execute_batch(&forget).unwrap();
+            crate::organizations::forget_in_catalog(data, &id);
             fs::read(&file).unwrap()
         })
         .await;

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use bulkhead::base::{ExternalId, HostName, OrganizationId, Slug};
-use bulkhead::catalog::organizations;
+use bulkhead::catalog::{Entry, organizations};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -19,15 +19,7 @@ use crate::fleet_migrate::{migrate, newer};
 use crate::import::{PASSPHRASE, assert_clean, import, sealed};
 use crate::organizations::file_of;
 use crate::process::patience;
-use crate::world::{Answer, World};
-
-async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
-    let deadline = patience();
-    while !is_so().await {
-        assert!(Instant::now() < deadline, "{what}: not in time");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
+use crate::world::{Answer, World, until};
 
 /// In the place of a file: whoever opens it to read waits until somebody writes to it, and then finds no database.
 struct Pipe(PathBuf);
@@ -293,6 +285,11 @@ async fn a_host_that_is_added_meanwhile_stays_in_the_file() {
     assert_clean(&world, &["acme"]).await;
 }
 
+/// What the catalog says of it.
+async fn entry(world: &World, id: OrganizationId) -> Entry {
+    world.app().state().catalog.read(|db| organizations::entry(db, id)).await.unwrap().unwrap()
+}
+
 /// How often this is in the operators' log.
 async fn logged(world: &World, action: &str) -> usize {
     let log = world.operator().get("/v1/audit_events?limit=100").await.expect(200).json();
@@ -304,11 +301,10 @@ async fn the_file_has_the_name_that_the_catalog_has_whoever_comes_last() {
     let world = World::new().await;
     let id: OrganizationId = world.organization("acme").await.parse().unwrap();
     let catalog = &world.app().state().catalog;
-    let entry = async || catalog.read(|db| organizations::entry(db, id)).await.unwrap().unwrap();
     let at = format!("/v1/organizations/{id}");
     let locked = Locked::at(&file_of(&world, &id.to_string()));
     let first = later(&world, "PATCH", &at, &json!({"slug": "first"}));
-    until("the catalog has the first name", async || entry().await.slug.as_str() == "first").await;
+    until("the catalog has the first name", async || entry(&world, id).await.slug.as_str() == "first").await;
     // Somebody else's, who has come to the file already.
     let (slug, external_id) = (Slug::parse("second").unwrap(), ExternalId::parse("crm-8").unwrap());
     catalog.write(|db| organizations::rename(db, id, &slug, Some(&external_id))).await.unwrap();
@@ -316,7 +312,7 @@ async fn the_file_has_the_name_that_the_catalog_has_whoever_comes_last() {
     let told = first.await.unwrap().expect(200).json();
     let row = world.operator().get(&at).await.expect(200).json();
     assert_eq!((row["slug"].as_str(), row["external_id"].as_str()), (Some("second"), Some("crm-8")), "{row}");
-    assert_eq!((entry().await.slug.as_str(), &told["slug"]), ("second", &row["slug"]), "{told}");
+    assert_eq!((entry(&world, id).await.slug.as_str(), &told["slug"]), ("second", &row["slug"]), "{told}");
     assert_clean(&world, &["second"]).await;
 }
 
@@ -324,20 +320,18 @@ async fn the_file_has_the_name_that_the_catalog_has_whoever_comes_last() {
 async fn of_two_who_change_one_name_each_neither_puts_back_the_others() {
     let world = World::new().await;
     let id: OrganizationId = world.organization("acme").await.parse().unwrap();
-    let catalog = &world.app().state().catalog;
-    let entry = async || catalog.read(|db| organizations::entry(db, id)).await.unwrap().unwrap();
     let at = format!("/v1/organizations/{id}");
     let locked = Locked::at(&file_of(&world, &id.to_string()));
     let slug = later(&world, "PATCH", &at, &json!({"slug": "apex"}));
-    until("the catalog has the slug", async || entry().await.slug.as_str() == "apex").await;
+    until("the catalog has the slug", async || entry(&world, id).await.slug.as_str() == "apex").await;
     let external_id = later(&world, "PATCH", &at, &json!({"external_id": "crm-9"}));
-    until("and the other name", async || entry().await.external_id.as_deref() == Some("crm-9")).await;
+    until("and the other name", async || entry(&world, id).await.external_id.as_deref() == Some("crm-9")).await;
     drop(locked);
     slug.await.unwrap().expect(200);
     external_id.await.unwrap().expect(200);
     let row = world.operator().get(&at).await.expect(200).json();
     assert_eq!((row["slug"].as_str(), row["external_id"].as_str()), (Some("apex"), Some("crm-9")), "{row}");
-    let entry = entry().await;
+    let entry = entry(&world, id).await;
     assert_eq!((entry.slug.as_str(), entry.external_id.as_deref()), ("apex", Some("crm-9")));
     assert_clean(&world, &["apex"]).await;
 }

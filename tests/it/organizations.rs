@@ -173,6 +173,13 @@ async fn a_foreign_missing_or_damaged_file_makes_that_one_organization_unavailab
     assert_eq!((check["ok"].as_bool(), check["problems"].as_array().unwrap().len()), (Some(false), 3), "{check}");
 }
 
+/// As if the catalog were from before an organization.
+pub fn forget_in_catalog(data: &std::path::Path, id: &str) {
+    let catalog = rusqlite::Connection::open(data.join("catalog.sqlite")).unwrap();
+    let forget = format!("PRAGMA foreign_keys = ON; DELETE FROM organization WHERE id = '{id}'");
+    catalog.execute_batch(&forget).unwrap();
+}
+
 /// Where the file of an organization is, as an operator finds it in a listing of the directory.
 pub fn file_of(world: &World, id: &str) -> std::path::PathBuf {
     let bits = id.parse::<bulkhead::base::OrganizationId>().unwrap().bits();

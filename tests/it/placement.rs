@@ -192,13 +192,7 @@ async fn an_import_does_not_take_the_key_from_a_file_that_the_catalog_does_not_k
     let archive = crate::export::archive_of(&world, "acme", &crate::import::sealed()).await;
     moved(&world, "fast").await;
     // A catalog from before it: not even where it stands is known.
-    world
-        .while_stopped(|data| {
-            let catalog = Connection::open(data.join("catalog.sqlite")).unwrap();
-            let forget = format!("PRAGMA foreign_keys = ON; DELETE FROM organization WHERE id = '{id}'");
-            catalog.execute_batch(&forget).unwrap();
-        })
-        .await;
+    world.while_stopped(|data| crate::organizations::forget_in_catalog(data, &id.to_string())).await;
     let refused = crate::import::import(&world, &archive, "", Some(crate::import::PASSPHRASE)).await;
     assert!(refused.expect_problem(409, "organization_exists").mentions("catalog rebuild"));
     assert!(world.app().state().tenants.has_key(id).await.unwrap());

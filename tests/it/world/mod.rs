@@ -91,6 +91,15 @@ impl Call {
     }
 }
 
+/// Waits until it is so.
+pub async fn until(what: &str, is_so: impl AsyncFn() -> bool) {
+    let deadline = patience();
+    while !is_so().await {
+        assert!(Instant::now() < deadline, "{what}: not in time");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 impl World {
     /// A deployment with the cheapest password hash and no rate limits.
     pub async fn new() -> Self {
